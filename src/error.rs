@@ -1,0 +1,155 @@
+//! The root error: one variant a stage, each carrying the room's own.
+
+use std::path::PathBuf;
+
+use crate::{
+    behavior, catalog, encoder, evaluation, factor, job, lake, matrix, neighbors, profile, publish, ranking,
+    retrieval,
+};
+
+/// Anything a command can fail with.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The job file was refused.
+    #[error(transparent)]
+    Job(#[from] job::Error),
+    /// An input was refused before any work.
+    #[error("{input}: {source}")]
+    Input {
+        /// Which of the job's inputs.
+        input: &'static str,
+        /// Why.
+        source: lake::input::Error,
+    },
+    /// Ids of two inputs cannot be compared.
+    #[error("item_id: expected one type in events and items; found {events} and {items}")]
+    IdTypes {
+        /// The type in the events.
+        events: String,
+        /// The type in the catalogue.
+        items: String,
+    },
+    /// The model or the device was refused before any work.
+    #[error("encoder: {0}")]
+    Model(#[source] encoder::Error),
+    /// Reading, SQL or writing failed.
+    #[error(transparent)]
+    Lake(#[from] lake::Error),
+    /// The behaviour stage failed.
+    #[error("behavior: {0}")]
+    Behavior(#[source] behavior::Error),
+    /// The catalogue stage failed.
+    #[error("catalog: {0}")]
+    Catalog(#[source] catalog::Error),
+    /// The encode stage failed.
+    #[error("encode: {0}")]
+    Encode(#[source] encoder::Error),
+    /// The factorize stage failed.
+    #[error("factorize: {0}")]
+    Factorize(#[from] factor::Error),
+    /// The neighbors stage failed.
+    #[error("neighbors: {0}")]
+    Neighbors(#[from] neighbors::Error),
+    /// The profile stage failed.
+    #[error("profile: {0}")]
+    Profile(#[from] profile::Error),
+    /// Fusion failed.
+    #[error("rank: {0}")]
+    Ranking(#[from] ranking::Error),
+    /// Retrieval failed.
+    #[error("rank: {0}")]
+    Retrieval(#[from] retrieval::Error),
+    /// The evaluation failed.
+    #[error("evaluate: {0}")]
+    Evaluation(#[from] evaluation::Error),
+    /// Runs, checks or the switch of `CURRENT` failed.
+    #[error(transparent)]
+    Publish(#[from] publish::Error),
+    /// A table written by an earlier stage does not fit together.
+    #[error("a stage's table does not fit: {0}")]
+    Sparse(#[from] matrix::CsrError),
+    /// A matrix read from a table does not fit together.
+    #[error("a stage's table does not fit: {0}")]
+    Dense(#[from] matrix::DenseError),
+    /// Arrow refused a column.
+    #[error("cannot build a table")]
+    Arrow(#[from] arrow::error::ArrowError),
+    /// A stage's record is not what this version writes.
+    #[error("a stage's record does not parse")]
+    Facts(#[source] serde_json::Error),
+    /// An argument is out of range.
+    #[error("{problem}")]
+    Usage {
+        /// What was expected and found.
+        problem: String,
+    },
+    /// A plumbing input lacks a column or has it in another type.
+    #[error("{}: expected {expected}; found {found}", path.display())]
+    Table {
+        /// The file.
+        path: PathBuf,
+        /// What is needed.
+        expected: String,
+        /// What it has.
+        found: String,
+    },
+    /// What was asked for is not in the run.
+    #[error("{what}: not in run {run_id}")]
+    NotFound {
+        /// The id asked for.
+        what: String,
+        /// The run looked at.
+        run_id: String,
+    },
+    /// Nothing has been published yet.
+    #[error("{}: no run has been published there", output.display())]
+    NoRun {
+        /// The job's output folder.
+        output: PathBuf,
+    },
+}
+
+impl Error {
+    /// 2 where nothing was done and a retry without a change cannot help; else 1.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Job(_)
+            | Self::Input { .. }
+            | Self::IdTypes { .. }
+            | Self::Model(_)
+            | Self::Table { .. }
+            | Self::Usage { .. }
+            | Self::Lake(lake::Error::Input(_))
+            | Self::Catalog(catalog::Error::Rule { .. }) => 2,
+            _ => 1,
+        }
+    }
+
+    /// What to do about it, where there is one thing to do.
+    pub fn hint(&self) -> Option<String> {
+        use lake::input::Error as Input;
+        let hint = match self {
+            Self::Input { input, source } => match source {
+                Input::Missing { .. } => format!("paths are relative to the job file; see [inputs.{input}] path"),
+                Input::MissingColumn { field, .. } => {
+                    format!("map it: [inputs.{input}] columns = {{ {field} = \"the_column\" }}, or give a constant")
+                }
+                Input::WrongType { field, .. } => format!(
+                    "cast it in a source statement: [inputs.{input}] sql = \"my.sql\", a SELECT … AS {field} … FROM source"
+                ),
+                Input::Footer { .. } => "the file may still be being written, or be no Parquet".to_owned(),
+                _ => return None,
+            },
+            Self::IdTypes { .. } => "cast one of them in a source statement: [inputs.items] sql = …".to_owned(),
+            Self::Behavior(behavior::Error::TooManyRejected { .. }) => {
+                "the rejected rows are in the run's stages/behavior folder; mend the source, or raise behavior.max_rejected_share".to_owned()
+            }
+            Self::Behavior(behavior::Error::NothingKept { .. }) => {
+                "look at --date, behavior.history_days, behavior.event_weights and the column mapping".to_owned()
+            }
+            Self::NoRun { .. } => "run the job first: lamplighter run JOB".to_owned(),
+            _ => return None,
+        };
+        Some(hint)
+    }
+}

@@ -1,0 +1,25 @@
+//! Lamplighter: batch recommendation on dataframes.
+#![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod ids;
+pub mod matrix;
+
+pub mod lake;
+
+pub mod behavior;
+pub mod catalog;
+pub mod encoder;
+pub mod factor;
+pub mod neighbors;
+pub mod profile;
+pub mod ranking;
+pub mod retrieval;
+
+pub mod evaluation;
+pub mod publish;
+
+pub mod cli;
+pub mod error;
+pub mod job;
+pub mod pipeline;

@@ -1,0 +1,5 @@
+//! The `lamplighter` binary; everything is in the library.
+
+fn main() -> std::process::ExitCode {
+    lamplighter::cli::main()
+}

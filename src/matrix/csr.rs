@@ -1,0 +1,170 @@
+//! Compressed sparse rows.
+
+/// Sparse rows of f32 values; column indices ascend strictly inside a row.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Csr {
+    n_cols: usize,
+    /// `n_rows + 1` offsets into `indices` and `values`; the first is 0.
+    offsets: Vec<usize>,
+    indices: Vec<u32>,
+    values: Vec<f32>,
+}
+
+/// Why sparse rows were refused.
+#[derive(Debug, thiserror::Error, PartialEq)]
+pub enum CsrError {
+    /// The three coordinate slices differ in length.
+    #[error("{rows} row indices, {cols} column indices and {values} values: the three must be as many")]
+    Lengths { rows: usize, cols: usize, values: usize },
+    /// An index lies outside the matrix.
+    #[error("entry {at} is at row {row}, column {col}, outside {n_rows} rows by {n_cols} columns")]
+    Bounds { at: usize, row: u32, col: u32, n_rows: usize, n_cols: usize },
+    /// The same cell is given twice.
+    #[error("row {row}, column {col} is given twice")]
+    Duplicate { row: u32, col: u32 },
+    /// A value is NaN or infinite.
+    #[error("the value at row {row}, column {col} is not finite")]
+    NotFinite { row: u32, col: u32 },
+}
+
+impl Csr {
+    /// Builds rows from coordinates in any order, in `O(n log n)` of the longest row.
+    ///
+    /// # Errors
+    /// On slices of unequal length, an index out of bounds, a repeated cell or a value that is
+    /// not finite.
+    pub fn from_coordinates(
+        n_rows: usize,
+        n_cols: usize,
+        rows: &[u32],
+        cols: &[u32],
+        values: &[f32],
+    ) -> Result<Self, CsrError> {
+        if rows.len() != cols.len() || rows.len() != values.len() {
+            return Err(CsrError::Lengths { rows: rows.len(), cols: cols.len(), values: values.len() });
+        }
+        let mut offsets = vec![0usize; n_rows + 1];
+        for (at, ((&row, &col), value)) in rows.iter().zip(cols).zip(values).enumerate() {
+            if row as usize >= n_rows || col as usize >= n_cols {
+                return Err(CsrError::Bounds { at, row, col, n_rows, n_cols });
+            }
+            if !value.is_finite() {
+                return Err(CsrError::NotFinite { row, col });
+            }
+            offsets[row as usize + 1] += 1;
+        }
+        for row in 0..n_rows {
+            offsets[row + 1] += offsets[row];
+        }
+        let mut next = offsets.clone();
+        let mut indices = vec![0u32; cols.len()];
+        let mut sorted = vec![0f32; cols.len()];
+        for ((&row, &col), &value) in rows.iter().zip(cols).zip(values) {
+            let slot = &mut next[row as usize];
+            indices[*slot] = col;
+            sorted[*slot] = value;
+            *slot += 1;
+        }
+        let mut csr = Self { n_cols, offsets, indices, values: sorted };
+        csr.sort_rows()?;
+        Ok(csr)
+    }
+
+    fn sort_rows(&mut self) -> Result<(), CsrError> {
+        let mut scratch: Vec<(u32, f32)> = Vec::new();
+        for row in 0..self.n_rows() {
+            let range = self.offsets[row]..self.offsets[row + 1];
+            let ascending = self.indices[range.clone()].windows(2).all(|pair| pair[0] < pair[1]);
+            if ascending {
+                continue;
+            }
+            scratch.clear();
+            scratch.extend(
+                self.indices[range.clone()].iter().copied().zip(self.values[range.clone()].iter().copied()),
+            );
+            scratch.sort_unstable_by_key(|entry| entry.0);
+            if let Some(pair) = scratch.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+                return Err(CsrError::Duplicate { row: row as u32, col: pair[0].0 });
+            }
+            for (slot, &(col, value)) in range.zip(&scratch) {
+                self.indices[slot] = col;
+                self.values[slot] = value;
+            }
+        }
+        Ok(())
+    }
+
+    /// The number of rows.
+    pub fn n_rows(&self) -> usize {
+        self.offsets.len() - 1
+    }
+
+    /// The number of columns.
+    pub fn n_cols(&self) -> usize {
+        self.n_cols
+    }
+
+    /// The number of stored entries.
+    pub fn n_entries(&self) -> usize {
+        self.indices.len()
+    }
+
+    /// How many entries the rows before this one hold: where its entries start in any list that is
+    /// aligned with the matrix.
+    pub fn offset(&self, row: usize) -> usize {
+        self.offsets[row]
+    }
+
+    /// One row's column indices, ascending, and their values.
+    pub fn row(&self, at: usize) -> (&[u32], &[f32]) {
+        let range = self.offsets[at]..self.offsets[at + 1];
+        (&self.indices[range.clone()], &self.values[range])
+    }
+
+    /// A copy of some rows in the order given, in `O(their entries)`.
+    #[must_use]
+    pub fn select(&self, rows: &[u32]) -> Self {
+        let mut selected =
+            Self { n_cols: self.n_cols, offsets: vec![0], indices: Vec::new(), values: Vec::new() };
+        for row in rows {
+            let (indices, values) = self.row(*row as usize);
+            selected.indices.extend_from_slice(indices);
+            selected.values.extend_from_slice(values);
+            selected.offsets.push(selected.indices.len());
+        }
+        selected
+    }
+
+    /// The same cells with each row's values changed in place.
+    #[must_use]
+    pub fn map_rows(mut self, change: impl Fn(&mut [f32])) -> Self {
+        for row in 0..self.n_rows() {
+            change(&mut self.values[self.offsets[row]..self.offsets[row + 1]]);
+        }
+        self
+    }
+
+    /// Columns become rows, in `O(n_entries + n_cols)`.
+    pub fn transpose(&self) -> Self {
+        let mut offsets = vec![0usize; self.n_cols + 1];
+        for &col in &self.indices {
+            offsets[col as usize + 1] += 1;
+        }
+        for col in 0..self.n_cols {
+            offsets[col + 1] += offsets[col];
+        }
+        let mut next = offsets.clone();
+        let mut indices = vec![0u32; self.indices.len()];
+        let mut values = vec![0f32; self.values.len()];
+        for row in 0..self.n_rows() {
+            let (cols, row_values) = self.row(row);
+            for (&col, &value) in cols.iter().zip(row_values) {
+                let slot = &mut next[col as usize];
+                indices[*slot] = row as u32;
+                values[*slot] = value;
+                *slot += 1;
+            }
+        }
+        Self { n_cols: self.n_rows(), offsets, indices, values }
+    }
+}

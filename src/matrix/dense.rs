@@ -1,0 +1,76 @@
+//! Row-major dense matrices.
+
+/// A row-major `n_rows × n_cols` matrix of f32.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Dense {
+    n_rows: usize,
+    n_cols: usize,
+    values: Vec<f32>,
+}
+
+/// Why a dense matrix was refused.
+#[derive(Debug, thiserror::Error, PartialEq)]
+pub enum DenseError {
+    /// The buffer's length is not `n_rows × n_cols`.
+    #[error("{values} values do not fill a matrix of {n_rows} rows by {n_cols} columns")]
+    Shape { n_rows: usize, n_cols: usize, values: usize },
+    /// A value is NaN or infinite.
+    #[error("row {row} holds a value that is not finite")]
+    NotFinite { row: usize },
+}
+
+impl Dense {
+    /// All zeros.
+    pub fn zeros(n_rows: usize, n_cols: usize) -> Self {
+        Self { n_rows, n_cols, values: vec![0.0; n_rows * n_cols] }
+    }
+
+    /// Takes a row-major buffer.
+    ///
+    /// # Errors
+    /// If its length is not `n_rows × n_cols`, or a value is not finite.
+    pub fn from_vec(n_rows: usize, n_cols: usize, values: Vec<f32>) -> Result<Self, DenseError> {
+        if values.len() != n_rows * n_cols {
+            return Err(DenseError::Shape { n_rows, n_cols, values: values.len() });
+        }
+        if let Some(at) = values.iter().position(|v| !v.is_finite()) {
+            return Err(DenseError::NotFinite { row: at / n_cols });
+        }
+        Ok(Self { n_rows, n_cols, values })
+    }
+
+    /// The number of rows.
+    pub fn n_rows(&self) -> usize {
+        self.n_rows
+    }
+
+    /// The number of columns.
+    pub fn n_cols(&self) -> usize {
+        self.n_cols
+    }
+
+    /// One row.
+    pub fn row(&self, at: usize) -> &[f32] {
+        &self.values[at * self.n_cols..(at + 1) * self.n_cols]
+    }
+
+    /// One row, to write.
+    pub fn row_mut(&mut self, at: usize) -> &mut [f32] {
+        &mut self.values[at * self.n_cols..(at + 1) * self.n_cols]
+    }
+
+    /// All values, row after row.
+    pub fn values(&self) -> &[f32] {
+        &self.values
+    }
+
+    /// All values, row after row, to write.
+    pub fn values_mut(&mut self) -> &mut [f32] {
+        &mut self.values
+    }
+
+    /// The buffer, row after row.
+    pub fn into_vec(self) -> Vec<f32> {
+        self.values
+    }
+}

@@ -1,0 +1,14 @@
+//! Dense and sparse matrices as the numeric rooms pass them to each other.
+//!
+//! Nothing here knows of users, items or files. [`Dense`] is row-major `n_rows × n_cols` in f32;
+//! [`Csr`] is compressed sparse rows with ascending column indices inside a row. Both own their
+//! memory and are built once, then only read.
+
+mod csr;
+mod dense;
+
+pub use csr::{Csr, CsrError};
+pub use dense::{Dense, DenseError};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,54 @@
+use super::*;
+use proptest::prelude::*;
+
+fn cells() -> impl Strategy<Value = (usize, usize, Vec<(u32, u32, f32)>)> {
+    (1usize..12, 1usize..12).prop_flat_map(|(n_rows, n_cols)| {
+        let cell = (0..n_rows as u32, 0..n_cols as u32, -2f32..2f32);
+        proptest::collection::vec(cell, 0..60).prop_map(move |mut cells| {
+            cells.sort_by_key(|cell| (cell.1, cell.0));
+            cells.dedup_by_key(|cell| (cell.1, cell.0));
+            (n_rows, n_cols, cells)
+        })
+    })
+}
+
+proptest! {
+    #[test]
+    fn transposing_twice_gives_the_same_rows((n_rows, n_cols, cells) in cells()) {
+        let rows: Vec<u32> = cells.iter().map(|cell| cell.0).collect();
+        let cols: Vec<u32> = cells.iter().map(|cell| cell.1).collect();
+        let values: Vec<f32> = cells.iter().map(|cell| cell.2).collect();
+        let csr = Csr::from_coordinates(n_rows, n_cols, &rows, &cols, &values).unwrap();
+        let transposed = csr.transpose();
+        prop_assert_eq!(transposed.n_rows(), n_cols);
+        for &(row, col, value) in &cells {
+            let (rows, values) = transposed.row(col as usize);
+            let at = rows.binary_search(&row).unwrap();
+            prop_assert_eq!(values[at], value);
+        }
+        prop_assert_eq!(transposed.transpose(), csr);
+    }
+}
+
+#[test]
+fn selected_rows_come_in_the_order_given() {
+    let csr = Csr::from_coordinates(3, 4, &[0, 1, 1, 2], &[3, 0, 2, 1], &[1.0, 2.0, 3.0, 4.0]).unwrap();
+    let selected = csr.select(&[2, 1]);
+    assert_eq!(selected, Csr::from_coordinates(2, 4, &[0, 1, 1], &[1, 0, 2], &[4.0, 2.0, 3.0]).unwrap());
+    assert_eq!(csr.select(&[]).n_rows(), 0);
+    assert_eq!(csr.offset(2), 3);
+}
+
+#[test]
+fn a_cell_given_twice_is_refused() {
+    let twice = Csr::from_coordinates(2, 3, &[1, 1], &[2, 2], &[1.0, 1.0]);
+    assert_eq!(twice, Err(CsrError::Duplicate { row: 1, col: 2 }));
+}
+
+#[test]
+fn values_that_are_not_finite_are_refused() {
+    let sparse = Csr::from_coordinates(1, 1, &[0], &[0], &[f32::NAN]);
+    assert_eq!(sparse, Err(CsrError::NotFinite { row: 0, col: 0 }));
+    assert_eq!(Dense::from_vec(2, 1, vec![0.0, f32::INFINITY]), Err(DenseError::NotFinite { row: 1 }));
+    assert_eq!(Dense::from_vec(2, 2, vec![0.0]), Err(DenseError::Shape { n_rows: 2, n_cols: 2, values: 1 }));
+}
