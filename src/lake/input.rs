@@ -1,0 +1,523 @@
+//! Inputs: finding their files, checking their footers, mapping their columns.
+//!
+//! Everything a job can get wrong about its inputs is found here before a row is read: a path
+//! without files, a file that is not Parquet, a missing column, a type that cannot become the
+//! declared one. Each error names the file, the column, what was expected and what was found.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
+
+use arrow::datatypes::{DataType, Schema};
+use datafusion::error::DataFusionError;
+use datafusion::prelude::SessionContext;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use serde::Deserialize;
+
+/// One path or several.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(untagged)]
+pub enum Paths {
+    /// A file, a folder or a glob.
+    One(String),
+    /// Several of them.
+    Many(Vec<String>),
+}
+
+/// Where an input is and how its columns map onto the contract's.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Parquet file, folder (hive partitions welcome), glob, or a list of them.
+    pub path: Paths,
+    /// Contract column = the input's column. Columns of the same name need no entry.
+    #[serde(default)]
+    pub columns: BTreeMap<String, String>,
+    /// Contract column = one constant value for every row.
+    #[serde(default)]
+    pub constant: BTreeMap<String, String>,
+    /// A file with one `SELECT … FROM source` whose result has the contract's columns.
+    #[serde(default)]
+    pub sql: Option<PathBuf>,
+    /// Items only: the columns whose text describes the item, in order.
+    #[serde(default)]
+    pub text: Option<Vec<String>>,
+}
+
+/// What a contract column holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A string or an integer that names something.
+    Id,
+    /// A string; numbers and booleans are printed.
+    Text,
+    /// A moment: timestamp of any unit and zone (none: UTC), date, or integer epoch.
+    Time,
+    /// A number.
+    Number,
+    /// True or false.
+    Bool,
+}
+
+/// A column that a room declares it reads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Field {
+    /// Its name in the contract.
+    pub name: String,
+    /// What it holds.
+    pub kind: Kind,
+    /// Whether the input must have it; where it may be missing, it reads as null.
+    pub required: bool,
+}
+
+/// One Parquet file of an input, as its footer says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceFile {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Bytes.
+    pub size: u64,
+    /// When it was last changed, in nanoseconds since 1970.
+    pub modified_ns: u128,
+    /// Rows.
+    pub rows: u64,
+}
+
+/// An input whose files have been found and whose columns have been checked.
+#[derive(Clone, Debug)]
+pub struct Input {
+    pub(super) config: Config,
+    pub(super) sql: Option<String>,
+    pub(super) partitions: Vec<String>,
+    pub(super) roots: Vec<PathBuf>,
+    /// Its files, sorted by path.
+    pub files: Vec<SourceFile>,
+    /// The type each contract id had before it was unified, by column name.
+    pub id_types: BTreeMap<String, DataType>,
+    /// Columns of the contract that the input has.
+    pub present: Vec<String>,
+}
+
+/// Why an input was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No file is there.
+    #[error("{path}: expected a Parquet file, a folder of them or a glob; found nothing")]
+    Missing {
+        /// The path as the job gives it.
+        path: String,
+    },
+    /// The path's pattern does not parse.
+    #[error("{path}: this glob does not parse")]
+    Pattern {
+        /// The path as the job gives it.
+        path: String,
+        /// What is wrong with it.
+        #[source]
+        source: glob::PatternError,
+    },
+    /// A scheme this build cannot read.
+    #[error(
+        "{path}: expected a local path; found the URL scheme `{scheme}`, which this version does not read"
+    )]
+    Scheme {
+        /// The path as the job gives it.
+        path: String,
+        /// Its scheme.
+        scheme: String,
+    },
+    /// The file system refused.
+    #[error("cannot read {}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the file system reported.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The file is not Parquet, or is damaged.
+    #[error("{}: expected a Parquet file; its footer cannot be read", path.display())]
+    Footer {
+        /// The file.
+        path: PathBuf,
+        /// What the reader reported.
+        #[source]
+        source: parquet::errors::ParquetError,
+    },
+    /// All files together have no row.
+    #[error("{path}: expected rows; found {files} file(s) with none")]
+    Empty {
+        /// The path as the job gives it.
+        path: String,
+        /// How many files were found.
+        files: usize,
+    },
+    /// A column is not there.
+    #[error("{}: expected a column `{column}` for `{field}`; found {}", path.display(), available.join(", "))]
+    MissingColumn {
+        /// The file, or the source SQL.
+        path: PathBuf,
+        /// The column looked for.
+        column: String,
+        /// The contract's column.
+        field: String,
+        /// The columns it has.
+        available: Vec<String>,
+    },
+    /// A column's type cannot become the contract's.
+    #[error("{}: column `{column}`: expected {expected} for `{field}`; found {found}", path.display())]
+    WrongType {
+        /// The file, or the source SQL.
+        path: PathBuf,
+        /// The column.
+        column: String,
+        /// The contract's column.
+        field: String,
+        /// What would do.
+        expected: &'static str,
+        /// The type it has.
+        found: DataType,
+    },
+    /// Files of one input disagree on a column's type.
+    #[error("{}: column `{column}`: expected {expected} as in the input's first file; found {found}", path.display())]
+    Disagree {
+        /// The file that differs.
+        path: PathBuf,
+        /// The column.
+        column: String,
+        /// The first file's type.
+        expected: DataType,
+        /// This file's type.
+        found: DataType,
+    },
+    /// A mapped column is not part of the contract.
+    #[error("`{key}.{field}`: expected one of {}; found `{field}`", known.join(", "))]
+    UnknownField {
+        /// `columns` or `constant`.
+        key: &'static str,
+        /// The name given.
+        field: String,
+        /// The names there are.
+        known: Vec<String>,
+    },
+    /// The source SQL does not run.
+    #[error("{}: this statement over `source` does not run", path.display())]
+    Sql {
+        /// The SQL file.
+        path: PathBuf,
+        /// What DataFusion reported.
+        #[source]
+        source: Box<DataFusionError>,
+    },
+    /// The files cannot be registered as one table.
+    #[error("cannot read the input `{name}`")]
+    Register {
+        /// The table.
+        name: String,
+        /// What DataFusion reported.
+        #[source]
+        source: Box<DataFusionError>,
+    },
+}
+
+impl Field {
+    /// A column that must be there.
+    pub fn required(name: &str, kind: Kind) -> Self {
+        Self { name: name.to_owned(), kind, required: true }
+    }
+
+    /// A column that may be missing.
+    pub fn optional(name: &str, kind: Kind) -> Self {
+        Self { name: name.to_owned(), kind, required: false }
+    }
+}
+
+impl Kind {
+    fn expected(self) -> &'static str {
+        match self {
+            Self::Id => "a string or an integer",
+            Self::Text => "a string",
+            Self::Time => "a timestamp, a date or an integer epoch",
+            Self::Number => "a number",
+            Self::Bool => "a boolean",
+        }
+    }
+
+    fn accepts(self, found: &DataType) -> bool {
+        let value = match found {
+            DataType::Dictionary(_, value) => value.as_ref(),
+            other => other,
+        };
+        let text = matches!(value, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View);
+        let plain_number = value.is_numeric();
+        if *value == DataType::Null {
+            return true;
+        }
+        match self {
+            Self::Id => text || value.is_integer(),
+            Self::Text => text || plain_number || *value == DataType::Boolean,
+            Self::Time => {
+                value.is_integer()
+                    || matches!(value, DataType::Timestamp(..) | DataType::Date32 | DataType::Date64)
+            }
+            Self::Number => plain_number,
+            Self::Bool => *value == DataType::Boolean || value.is_integer(),
+        }
+    }
+}
+
+impl Config {
+    /// The paths as the job gives them.
+    pub fn paths(&self) -> Vec<&str> {
+        match &self.path {
+            Paths::One(path) => vec![path],
+            Paths::Many(paths) => paths.iter().map(String::as_str).collect(),
+        }
+    }
+
+    fn display(&self) -> String {
+        self.paths().join(", ")
+    }
+}
+
+/// Finds an input's files and checks every footer against the contract. Reads no rows.
+///
+/// # Errors
+/// See [`Error`].
+pub fn discover(config: &Config, fields: &[Field]) -> Result<Input, Error> {
+    for (key, names) in [
+        ("columns", config.columns.keys().collect::<Vec<_>>()),
+        ("constant", config.constant.keys().collect()),
+    ] {
+        if let Some(name) = names.into_iter().find(|name| fields.iter().all(|field| field.name != **name)) {
+            let known = fields.iter().map(|field| field.name.clone()).collect();
+            return Err(Error::UnknownField { key, field: name.clone(), known });
+        }
+    }
+    let mut files = Vec::new();
+    let mut roots = Vec::new();
+    for path in config.paths() {
+        let found = find(path)?;
+        roots.push(PathBuf::from(path));
+        files.extend(found);
+    }
+    files.sort();
+    files.dedup();
+    let sql = match &config.sql {
+        Some(path) => {
+            Some(std::fs::read_to_string(path).map_err(|source| Error::Io { path: path.clone(), source })?)
+        }
+        None => None,
+    };
+    let mut input = Input {
+        config: config.clone(),
+        sql,
+        partitions: partitions(&roots, &files),
+        roots,
+        files: Vec::new(),
+        id_types: BTreeMap::new(),
+        present: Vec::new(),
+    };
+    let mut first: Option<Schema> = None;
+    for path in files {
+        let (file, schema) = footer(&path)?;
+        if let Some(first) = &first {
+            agree(&path, first, &schema)?;
+        }
+        if input.sql.is_none() {
+            input.check_columns(&path, &schema, fields, first.is_none())?;
+        }
+        first.get_or_insert(schema);
+        input.files.push(file);
+    }
+    if input.files.iter().all(|file| file.rows == 0) {
+        return Err(Error::Empty { path: config.display(), files: input.files.len() });
+    }
+    if input.sql.is_some() {
+        input.check_statement(fields)?;
+    }
+    Ok(input)
+}
+
+impl Input {
+    /// Everything that decides what is read from it: files, mapping, statement.
+    pub fn describe(&self) -> String {
+        let mut text = format!("{:?}\n{:?}\n", self.config, self.sql);
+        for file in &self.files {
+            text += &format!("{} {} {}\n", file.path.display(), file.size, file.modified_ns);
+        }
+        text
+    }
+
+    /// All rows of all files.
+    pub fn rows(&self) -> u64 {
+        self.files.iter().map(|file| file.rows).sum()
+    }
+
+    pub(super) fn column(&self, field: &Field) -> String {
+        self.config.columns.get(&field.name).cloned().unwrap_or_else(|| field.name.clone())
+    }
+
+    fn check_columns(
+        &mut self,
+        path: &Path,
+        schema: &Schema,
+        fields: &[Field],
+        first: bool,
+    ) -> Result<(), Error> {
+        for field in fields {
+            if self.config.constant.contains_key(&field.name) {
+                if first {
+                    self.present.push(field.name.clone());
+                }
+                continue;
+            }
+            let column = self.column(field);
+            let found = match schema.field_with_name(&column) {
+                Ok(found) => found.data_type().clone(),
+                Err(_) if self.partitions.contains(&column) => DataType::Utf8,
+                Err(_) if !field.required && !self.config.columns.contains_key(&field.name) => continue,
+                Err(_) => {
+                    let available = schema.fields().iter().map(|f| f.name().clone()).collect();
+                    let (path, field) = (path.to_owned(), field.name.clone());
+                    return Err(Error::MissingColumn { path, column, field, available });
+                }
+            };
+            if !field.kind.accepts(&found) {
+                let (path, expected) = (path.to_owned(), field.kind.expected());
+                return Err(Error::WrongType { path, column, field: field.name.clone(), expected, found });
+            }
+            if first {
+                self.present.push(field.name.clone());
+                if field.kind == Kind::Id {
+                    self.id_types.insert(field.name.clone(), unified(&found));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Plans the source statement, so that its mistakes are found before any work.
+    fn check_statement(&mut self, fields: &[Field]) -> Result<(), Error> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .map_err(|source| Error::Io { path: PathBuf::from("runtime"), source })?;
+        let path = self.config.sql.clone().unwrap_or_default();
+        let session = SessionContext::new();
+        let frame = runtime.block_on(super::mapping::source(&session, "input", self))?;
+        let schema = frame.schema().as_arrow().clone();
+        self.check_columns(&path, &schema, fields, true)
+    }
+}
+
+/// The type ids keep in the output.
+fn unified(found: &DataType) -> DataType {
+    match found {
+        DataType::Dictionary(_, value) => unified(value),
+        DataType::LargeUtf8 | DataType::Utf8View | DataType::Null => DataType::Utf8,
+        other => other.clone(),
+    }
+}
+
+/// A `file://` URL, with every character that a URL or a glob would interpret escaped.
+pub fn file_url(path: &Path) -> String {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let url = if path.is_dir() {
+        url::Url::from_directory_path(&absolute)
+    } else {
+        url::Url::from_file_path(&absolute)
+    };
+    url.map_or_else(|()| absolute.display().to_string(), String::from)
+}
+
+fn find(path: &str) -> Result<Vec<PathBuf>, Error> {
+    if let Some((scheme, _)) = path.split_once("://") {
+        return Err(Error::Scheme { path: path.to_owned(), scheme: scheme.to_owned() });
+    }
+    let direct = Path::new(path);
+    let mut found = Vec::new();
+    if direct.exists() {
+        walk(direct, true, &mut found)?;
+    } else {
+        let pattern = glob::glob(path).map_err(|source| Error::Pattern { path: path.to_owned(), source })?;
+        for entry in pattern {
+            let entry =
+                entry.map_err(|error| Error::Io { path: error.path().to_owned(), source: error.into() })?;
+            walk(&entry, true, &mut found)?;
+        }
+    }
+    if found.is_empty() {
+        return Err(Error::Missing { path: path.to_owned() });
+    }
+    Ok(found)
+}
+
+/// Files named outright are taken as they are; inside folders only visible `*.parquet` files are,
+/// since writers leave markers, checksums and temporary folders beside them.
+fn walk(path: &Path, named: bool, found: &mut Vec<PathBuf>) -> Result<(), Error> {
+    let io = |source| Error::Io { path: path.to_owned(), source };
+    if path.is_dir() {
+        for entry in std::fs::read_dir(path).map_err(io)? {
+            let entry = entry.map_err(io)?;
+            let hidden = entry.file_name().to_string_lossy().starts_with(['.', '_']);
+            if !hidden {
+                walk(&entry.path(), false, found)?;
+            }
+        }
+    } else if named || path.extension().is_some_and(|extension| extension == "parquet") {
+        found.push(path.to_owned());
+    }
+    Ok(())
+}
+
+fn footer(path: &Path) -> Result<(SourceFile, Schema), Error> {
+    let io = |source| Error::Io { path: path.to_owned(), source };
+    let file = File::open(path).map_err(io)?;
+    let facts = file.metadata().map_err(io)?;
+    let reader = ParquetRecordBatchReaderBuilder::try_new(file)
+        .map_err(|source| Error::Footer { path: path.to_owned(), source })?;
+    let rows = reader.metadata().file_metadata().num_rows().max(0) as u64;
+    let modified_ns = facts
+        .modified()
+        .ok()
+        .and_then(|time| time.duration_since(UNIX_EPOCH).ok())
+        .map_or(0, |since| since.as_nanos());
+    let file = SourceFile { path: path.to_owned(), size: facts.len(), modified_ns, rows };
+    Ok((file, reader.schema().as_ref().clone()))
+}
+
+fn agree(path: &Path, first: &Schema, schema: &Schema) -> Result<(), Error> {
+    for field in schema.fields() {
+        let Ok(expected) = first.field_with_name(field.name()) else { continue };
+        let (expected, found) = (expected.data_type(), field.data_type());
+        let nulls = *expected == DataType::Null || *found == DataType::Null;
+        if unified(expected) != unified(found) && !nulls {
+            return Err(Error::Disagree {
+                path: path.to_owned(),
+                column: field.name().clone(),
+                expected: expected.clone(),
+                found: found.clone(),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// The hive partition columns that every file's path has, in the order of the path.
+fn partitions(roots: &[PathBuf], files: &[PathBuf]) -> Vec<String> {
+    let [root] = roots else { return Vec::new() };
+    if !root.is_dir() {
+        return Vec::new();
+    }
+    let keys = |file: &PathBuf| -> Vec<String> {
+        let below = file.strip_prefix(root).unwrap_or(file);
+        let folders = below.parent().into_iter().flat_map(Path::components);
+        folders
+            .filter_map(|part| part.as_os_str().to_str()?.split_once('=').map(|(key, _)| key.to_owned()))
+            .collect()
+    };
+    let mut files = files.iter();
+    let Some(first) = files.next().map(&keys) else { return Vec::new() };
+    if files.all(|file| keys(file) == first) { first } else { Vec::new() }
+}

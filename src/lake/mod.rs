@@ -1,0 +1,254 @@
+//! The IO edge: Parquet in, SQL over it, Parquet out.
+//!
+//! A [`Lake`] owns the one DataFusion session and the one async runtime of a run; every call is
+//! synchronous. Inputs are [discovered](input::discover) and checked by their footers before any
+//! row is read, mapped onto the columns a room declares, and registered as tables. Statements come
+//! from files under `sql/` with parameters bound, never pasted in; their results are written to
+//! Parquet as a stream or read back as Arrow.
+//!
+//! Memory: the session's pool is bounded by [`Config::memory_bytes`]; sorts and aggregations spill
+//! to [`Config::spill_dir`] beyond it. Determinism: the partition count is [`Config::threads`], and
+//! statements that feed models sum integers and end in a total order.
+//!
+//! It never interprets what a column means, and no other module sees DataFusion or tokio.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use datafusion::dataframe::DataFrame;
+use datafusion::error::DataFusionError;
+use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
+use datafusion::execution::memory_pool::FairSpillPool;
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::prelude::{ParquetReadOptions, SessionConfig, SessionContext};
+use datafusion::scalar::ScalarValue;
+use futures::StreamExt;
+
+pub mod input;
+mod mapping;
+pub mod table;
+
+/// How much of the machine the session may use.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Worker threads and table partitions.
+    pub threads: usize,
+    /// The pool for sorts, joins and aggregations, in bytes.
+    pub memory_bytes: usize,
+    /// Where sorts and aggregations spill.
+    pub spill_dir: PathBuf,
+}
+
+/// A value bound to a `$name` in a statement.
+#[derive(Clone, Debug)]
+pub enum Param {
+    /// A 64-bit integer.
+    Int(i64),
+    /// A 64-bit float.
+    Float(f64),
+    /// A string.
+    Text(String),
+    /// A moment in microseconds since 1970 UTC.
+    Time(i64),
+}
+
+/// What the lake can fail with once inputs have passed their checks.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The session could not be made.
+    #[error("cannot start the SQL engine")]
+    Session(#[source] Box<DataFusionError>),
+    /// The async runtime could not be made.
+    #[error("cannot start the IO threads")]
+    Runtime(#[source] std::io::Error),
+    /// A statement failed.
+    #[error("the statement `{statement}` failed")]
+    Sql {
+        /// The statement's file name or purpose.
+        statement: String,
+        /// What DataFusion reported.
+        #[source]
+        source: Box<DataFusionError>,
+    },
+    /// A Parquet file could not be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the reader reported.
+        #[source]
+        source: parquet::errors::ParquetError,
+    },
+    /// A table could not be written.
+    #[error(transparent)]
+    Table(#[from] table::Error),
+    /// An input was refused.
+    #[error(transparent)]
+    Input(#[from] input::Error),
+}
+
+/// The session of one run. See the [module](self).
+pub struct Lake {
+    runtime: tokio::runtime::Runtime,
+    session: SessionContext,
+}
+
+impl Lake {
+    /// Starts the session.
+    ///
+    /// # Errors
+    /// If threads or the spill folder cannot be had.
+    pub fn open(config: &Config) -> Result<Self, Error> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(config.threads)
+            .thread_name("lake")
+            .build()
+            .map_err(Error::Runtime)?;
+        let environment = RuntimeEnvBuilder::new()
+            .with_memory_pool(Arc::new(FairSpillPool::new(config.memory_bytes)))
+            .with_disk_manager_builder(
+                DiskManagerBuilder::default()
+                    .with_mode(DiskManagerMode::Directories(vec![config.spill_dir.clone()])),
+            )
+            .build_arc()
+            .map_err(|source| Error::Session(Box::new(source)))?;
+        let settings = SessionConfig::new()
+            .with_target_partitions(config.threads)
+            .with_batch_size(8192)
+            .with_information_schema(true)
+            .set_bool("datafusion.sql_parser.enable_ident_normalization", true);
+        Ok(Self { runtime, session: SessionContext::new_with_config_rt(settings, environment) })
+    }
+
+    /// Registers an input under `name`, with the columns `fields` declares, in their order.
+    ///
+    /// # Errors
+    /// If the input's own SQL fails, or its result does not fit `fields`.
+    pub fn register_input(
+        &self,
+        name: &str,
+        input: &input::Input,
+        fields: &[input::Field],
+    ) -> Result<(), Error> {
+        self.runtime.block_on(mapping::register(&self.session, name, input, fields))
+    }
+
+    /// Registers one Parquet file that an earlier statement wrote.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn register_file(&self, name: &str, path: &Path) -> Result<(), Error> {
+        let failed = |source| Error::Sql { statement: name.to_owned(), source: Box::new(source) };
+        self.runtime.block_on(async {
+            self.session.deregister_table(name).map_err(failed)?;
+            let url = input::file_url(path);
+            let extension = if path.is_dir() { ".parquet" } else { "" };
+            let options = ParquetReadOptions::default().file_extension(extension);
+            self.session.register_parquet(name, url, options).await.map_err(failed)
+        })
+    }
+
+    /// Registers rows held in memory.
+    ///
+    /// # Errors
+    /// If the name cannot be used.
+    pub fn register_rows(&self, name: &str, rows: RecordBatch) -> Result<(), Error> {
+        let failed = |source| Error::Sql { statement: name.to_owned(), source: Box::new(source) };
+        self.session.deregister_table(name).map_err(failed)?;
+        self.session.register_batch(name, rows).map_err(failed)?;
+        Ok(())
+    }
+
+    /// Makes the result of a statement available as a view.
+    ///
+    /// # Errors
+    /// If the statement does not parse, or names what is not there.
+    pub fn define(&self, view: &str, sql: &str, params: &[(&str, Param)]) -> Result<(), Error> {
+        let failed = |source| Error::Sql { statement: view.to_owned(), source: Box::new(source) };
+        let frame = self.runtime.block_on(self.frame(sql, params)).map_err(failed)?;
+        self.session.deregister_table(view).map_err(failed)?;
+        self.session.register_table(view, frame.into_view()).map_err(failed)?;
+        Ok(())
+    }
+
+    /// Runs a statement and collects its rows.
+    ///
+    /// # Errors
+    /// If the statement fails; `statement` names it in the error.
+    pub fn query(&self, statement: &str, sql: &str, params: &[(&str, Param)]) -> Result<RecordBatch, Error> {
+        let failed = |source| Error::Sql { statement: statement.to_owned(), source: Box::new(source) };
+        self.runtime.block_on(async {
+            let frame = self.frame(sql, params).await.map_err(failed)?;
+            let schema: SchemaRef = Arc::new(frame.schema().as_arrow().clone());
+            let batches = frame.collect().await.map_err(failed)?;
+            // A result's nullability may differ batch by batch from the plan's; the batches' own is right.
+            let schema = batches.first().map_or(schema, RecordBatch::schema);
+            arrow::compute::concat_batches(&schema, &batches).map_err(|error| failed(error.into()))
+        })
+    }
+
+    /// Runs a statement and streams its rows into one Parquet file.
+    ///
+    /// # Errors
+    /// If the statement or the writing fails; no file is left then.
+    pub fn write(
+        &self,
+        statement: &str,
+        sql: &str,
+        params: &[(&str, Param)],
+        path: &Path,
+    ) -> Result<u64, Error> {
+        let failed = |source| Error::Sql { statement: statement.to_owned(), source: Box::new(source) };
+        self.runtime.block_on(async {
+            let frame = self.frame(sql, params).await.map_err(failed)?;
+            let mut rows = frame.execute_stream().await.map_err(failed)?;
+            let schema = table::plain(&rows.schema());
+            let mut writer = table::Writer::create(path, schema.clone(), &table::Layout::default())?;
+            while let Some(batch) = rows.next().await {
+                let batch = table::cast(&batch.map_err(failed)?, &schema)
+                    .map_err(|error| failed(DataFusionError::from(error)))?;
+                writer.write(&batch)?;
+            }
+            Ok(writer.finish()?.rows)
+        })
+    }
+
+    async fn frame(&self, sql: &str, params: &[(&str, Param)]) -> Result<DataFrame, DataFusionError> {
+        let frame = self.session.sql(sql).await?;
+        if params.is_empty() {
+            return Ok(frame);
+        }
+        let values: Vec<(String, ScalarValue)> =
+            params.iter().map(|(name, value)| ((*name).to_owned(), value.scalar())).collect();
+        frame.with_param_values(values)
+    }
+}
+
+impl Param {
+    fn scalar(&self) -> ScalarValue {
+        match self {
+            Self::Int(value) => ScalarValue::Int64(Some(*value)),
+            Self::Float(value) => ScalarValue::Float64(Some(*value)),
+            Self::Text(value) => ScalarValue::Utf8(Some(value.clone())),
+            Self::Time(micros) => ScalarValue::TimestampMicrosecond(Some(*micros), Some("+00:00".into())),
+        }
+    }
+}
+
+/// The columns of one Parquet file.
+///
+/// # Errors
+/// If it cannot be read.
+pub fn columns(path: &Path) -> Result<SchemaRef, Error> {
+    table::columns(path).map_err(|source| Error::Read { path: path.to_owned(), source })
+}
+
+/// Reads columns of one Parquet file whole, in the order asked for.
+///
+/// # Errors
+/// If the file cannot be read or lacks a column.
+pub fn read(path: &Path, columns: &[&str]) -> Result<RecordBatch, Error> {
+    table::read(path, columns).map_err(|source| Error::Read { path: path.to_owned(), source })
+}

@@ -1,0 +1,199 @@
+//! Parquet files as this project writes and reads them.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch};
+use arrow::compute::concat_batches;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::error::ArrowError;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::arrow::{ArrowWriter, ProjectionMask};
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::errors::ParquetError;
+use parquet::file::metadata::{KeyValue, SortingColumn};
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::schema::types::ColumnPath;
+
+/// How a file is laid out for its readers.
+#[derive(Clone, Debug, Default)]
+pub struct Layout {
+    /// Columns the rows are sorted by, recorded in the footer.
+    pub sorted_by: Vec<String>,
+    /// Columns that get a bloom filter, for look-ups of one key.
+    pub bloom: Vec<String>,
+    /// Key-value pairs recorded in the footer.
+    pub metadata: Vec<(String, String)>,
+}
+
+/// What a finished file holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Written {
+    /// Rows.
+    pub rows: u64,
+    /// Bytes on disk.
+    pub bytes: u64,
+}
+
+/// Why a file could not be written.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file system refused.
+    #[error("cannot write {}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the file system reported.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The Parquet encoder refused.
+    #[error("cannot write {}", path.display())]
+    Encode {
+        /// The file.
+        path: PathBuf,
+        /// What the encoder reported.
+        #[source]
+        source: ParquetError,
+    },
+}
+
+/// Rows a row group holds: one user's list is then a read of one page of a small group.
+const ROW_GROUP_ROWS: usize = 128 * 1024;
+/// Rows a data page holds at most, which bounds what a look-up of one key decodes.
+const PAGE_ROWS: usize = 8 * 1024;
+
+/// Streams batches into one Parquet file that appears under its name only when it is whole.
+pub struct Writer {
+    path: PathBuf,
+    partial: PathBuf,
+    inner: ArrowWriter<File>,
+    rows: u64,
+}
+
+impl Writer {
+    /// Opens the file for writing; its folder is made where missing.
+    ///
+    /// # Errors
+    /// If the file system or the layout is refused.
+    pub fn create(path: &Path, schema: SchemaRef, layout: &Layout) -> Result<Self, Error> {
+        let io = |source| Error::Io { path: path.to_owned(), source };
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder).map_err(io)?;
+        }
+        let mut name = path.file_name().unwrap_or_default().to_owned();
+        name.push(".partial");
+        let partial = path.with_file_name(name);
+        let file = File::create(&partial).map_err(io)?;
+        let inner = ArrowWriter::try_new(file, schema.clone(), Some(properties(&schema, layout)))
+            .map_err(|source| Error::Encode { path: path.to_owned(), source })?;
+        Ok(Self { path: path.to_owned(), partial, inner, rows: 0 })
+    }
+
+    /// Appends rows of the schema the file was opened with.
+    ///
+    /// # Errors
+    /// If they do not fit it, or the disk is full.
+    pub fn write(&mut self, batch: &RecordBatch) -> Result<(), Error> {
+        self.rows += batch.num_rows() as u64;
+        self.inner.write(batch).map_err(|source| Error::Encode { path: self.path.clone(), source })
+    }
+
+    /// Writes the footer, forces the file to disk and gives it its name.
+    ///
+    /// # Errors
+    /// If the disk refuses.
+    pub fn finish(self) -> Result<Written, Error> {
+        let Self { path, partial, inner, rows } = self;
+        let io = |source| Error::Io { path: path.clone(), source };
+        let file = inner.into_inner().map_err(|source| Error::Encode { path: path.clone(), source })?;
+        file.sync_all().map_err(io)?;
+        let bytes = file.metadata().map_err(io)?.len();
+        fs::rename(&partial, &path).map_err(io)?;
+        Ok(Written { rows, bytes })
+    }
+}
+
+fn properties(schema: &Schema, layout: &Layout) -> WriterProperties {
+    let position = |name: &String| schema.fields().iter().position(|field| field.name() == name);
+    let sorting = layout
+        .sorted_by
+        .iter()
+        .filter_map(position)
+        .map(|at| SortingColumn { column_idx: at as i32, descending: false, nulls_first: false })
+        .collect();
+    let metadata =
+        layout.metadata.iter().map(|(key, value)| KeyValue::new(key.clone(), value.clone())).collect();
+    let mut properties = WriterProperties::builder()
+        .set_created_by(concat!("lamplighter ", env!("CARGO_PKG_VERSION")).to_owned())
+        .set_compression(Compression::ZSTD(ZstdLevel::default()))
+        .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
+        .set_data_page_row_count_limit(PAGE_ROWS)
+        .set_statistics_enabled(EnabledStatistics::Page)
+        .set_sorting_columns(Some(sorting))
+        .set_key_value_metadata(Some(metadata));
+    for name in &layout.bloom {
+        properties = properties.set_column_bloom_filter_enabled(ColumnPath::from(name.as_str()), true);
+    }
+    properties.build()
+}
+
+/// The schema with every view, dictionary and large string as a plain string: readers outside
+/// DataFusion know those least.
+pub fn plain(schema: &Schema) -> SchemaRef {
+    let fields: Vec<Field> = schema
+        .fields()
+        .iter()
+        .map(|field| match field.data_type() {
+            DataType::Utf8View | DataType::LargeUtf8 => field.as_ref().clone().with_data_type(DataType::Utf8),
+            DataType::BinaryView | DataType::LargeBinary => {
+                field.as_ref().clone().with_data_type(DataType::Binary)
+            }
+            DataType::Dictionary(_, value) if **value == DataType::Utf8 => {
+                field.as_ref().clone().with_data_type(DataType::Utf8)
+            }
+            _ => field.as_ref().clone(),
+        })
+        .collect();
+    Arc::new(Schema::new(fields))
+}
+
+/// The batch with each column cast to the schema's type.
+///
+/// # Errors
+/// If a column cannot be cast.
+pub fn cast(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, ArrowError> {
+    let columns: Vec<ArrayRef> = batch
+        .columns()
+        .iter()
+        .zip(schema.fields())
+        .map(|(column, field)| arrow::compute::cast(column, field.data_type()))
+        .collect::<Result<_, _>>()?;
+    RecordBatch::try_new(schema.clone(), columns)
+}
+
+/// The columns of one file.
+///
+/// # Errors
+/// If its footer cannot be read.
+pub fn columns(path: &Path) -> Result<SchemaRef, ParquetError> {
+    Ok(ParquetRecordBatchReaderBuilder::try_new(File::open(path)?)?.schema().clone())
+}
+
+/// Reads columns of one file whole, in the order asked for.
+///
+/// # Errors
+/// If the file cannot be read or lacks a column.
+pub fn read(path: &Path, columns: &[&str]) -> Result<RecordBatch, ParquetError> {
+    let builder = ParquetRecordBatchReaderBuilder::try_new(File::open(path)?)?;
+    let mask = ProjectionMask::columns(builder.parquet_schema(), columns.iter().copied());
+    let rows = builder.with_projection(mask).with_batch_size(64 * 1024).build()?;
+    let schema = arrow::array::RecordBatchReader::schema(&rows);
+    let batches = rows.collect::<Result<Vec<_>, _>>()?;
+    let whole = concat_batches(&schema, &batches)?;
+    let order: Vec<usize> =
+        columns.iter().map(|name| schema.index_of(name)).collect::<Result<_, ArrowError>>()?;
+    let ordered = whole.project(&order)?;
+    Ok(cast(&ordered, &plain(&ordered.schema()))?)
+}
