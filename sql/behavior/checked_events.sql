@@ -1,0 +1,29 @@
+-- Every event as it was read, with the first reason why it cannot be used (`reason`, a fault of the
+-- row) or is not wanted (`exclusion`, a choice of the job). Both are null for an event that counts.
+SELECT
+    events.*,
+    event_types.event_type AS known_type,
+    item_ids.item_idx,
+    CASE WHEN event_types.event_type = 'search'
+         THEN nullif(regexp_replace(lower(btrim(events.query)), '\s+', ' ', 'g'), '')
+    END AS normalised_query,
+    CASE
+        WHEN events.user_id IS NULL                                          THEN 'null_user'
+        WHEN bots.user_id IS NOT NULL                                        THEN 'bot'
+        WHEN events.event_time IS NULL                                       THEN 'null_time'
+        WHEN event_types.event_type IS NULL                                  THEN 'unknown_type'
+        WHEN events.event_time > $run_end                                    THEN 'future_time'
+        WHEN events.quantity < 0                                             THEN 'negative_quantity'
+        WHEN events.item_id IS NOT NULL AND item_ids.item_idx IS NULL        THEN 'unknown_item'
+        WHEN event_types.event_type <> 'search' AND events.item_id IS NULL   THEN 'null_item'
+        WHEN event_types.event_type = 'search'
+             AND coalesce(btrim(events.query), '') = ''                      THEN 'null_query'
+    END AS reason,
+    CASE
+        WHEN events.event_time < $history_start                              THEN 'before_history'
+        WHEN event_types.weight = 0                                          THEN 'unweighted_type'
+    END AS exclusion
+FROM events
+LEFT JOIN event_types ON events.event_type = event_types.name
+LEFT JOIN item_ids    ON events.item_id = item_ids.item_id
+LEFT JOIN bots        ON events.user_id = bots.user_id

@@ -1,0 +1,9 @@
+-- The run's clock: the first and last event up to the run date, and how many carry a time of day
+-- (equal rows of a table that only knows dates are repeats, not duplicates).
+SELECT
+    count(*)                                                                AS n_events,
+    min(event_time)                                                         AS first_time,
+    max(event_time)                                                         AS last_time,
+    count(*) FILTER (WHERE event_time <> date_trunc('day', event_time))     AS n_timed
+FROM events
+WHERE event_time <= $run_end

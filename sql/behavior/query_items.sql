@@ -1,0 +1,21 @@
+-- The items users turned to within half an hour of a search and before their next one.
+SELECT
+    query_idx,
+    item_idx,
+    CAST(sum(weight_micro) / 1e6 AS REAL) AS weight
+FROM (
+    SELECT
+        item_idx, event_time, weight_micro,
+        last_value(query_idx) IGNORE NULLS OVER so_far AS query_idx,
+        last_value(CASE WHEN query_idx IS NOT NULL THEN event_time END) IGNORE NULLS OVER so_far AS asked_at
+    FROM weighted_events
+    WINDOW so_far AS (
+        PARTITION BY user_idx
+        ORDER BY event_time, event_type DESC, item_idx, query_idx
+        ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW
+    )
+)
+WHERE item_idx IS NOT NULL AND query_idx IS NOT NULL
+  AND CAST(event_time AS BIGINT) - CAST(asked_at AS BIGINT) <= 1800e6
+GROUP BY query_idx, item_idx
+ORDER BY query_idx, item_idx

@@ -1,0 +1,383 @@
+//! Events → implicit feedback, by the SQL statements under `sql/behavior/`.
+//!
+//! In: the shop's events and, where there is one, its catalogue. Out, as Parquet files in one
+//! folder: `item_ids`, `user_ids`, `query_ids` (external id ↔ dense index, sorted by id), the
+//! cleaned `events`, `rejected` rows with their reason, and for each [`Window`] of time a folder of
+//! model inputs: `interactions`, `users`, `popularity`, `searches`, `query_items`, `baskets`,
+//! `transitions`. [`Facts`] counts every row: `read = kept + rejected + excluded`, exactly.
+//!
+//! Each statement is one file, readable on its own, and any can be replaced from the job
+//! (`[behavior.sql]`). The room itself only decides which statement runs when and with which
+//! parameters. An event's weight is `type weight · 2^(-age / half_life) · (1 + ln quantity)`, summed
+//! per user and item in whole millionths, so that results do not depend on thread timing.
+//!
+//! Cost: a few scans and one sort of the events; sorts and aggregations spill to disk. It never
+//! decides which items may be listed, and never drops a row without counting it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, Float64Array, Int64Array, RecordBatch, StringArray};
+use arrow::datatypes::{DataType, Field as ArrowField, Int64Type, Schema, TimestampMicrosecondType};
+use serde::{Deserialize, Serialize};
+
+use crate::lake::input::{Field, Input, Kind};
+use crate::lake::{self, Lake, Param};
+
+mod config;
+mod statements;
+
+pub use config::{Config, EventWeights, InvalidConfig};
+use statements::Statements;
+
+/// What the room reads. Ids of events and items must be of one type.
+pub struct Sources<'a> {
+    /// The events.
+    pub events: &'a Input,
+    /// The catalogue; without it the items are those of the events.
+    pub items: Option<&'a Input>,
+}
+
+/// The span of time that one set of model inputs is made from: everything before `until`.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+pub struct Window {
+    /// The folder's name.
+    pub name: String,
+    /// Exclusive end, in microseconds since 1970 UTC; also the moment ages are counted from.
+    pub until_us: i64,
+}
+
+/// What was found and counted.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
+pub struct Facts {
+    /// Event rows read.
+    pub read: u64,
+    /// Event rows that count.
+    pub kept: u64,
+    /// Faulty rows by reason; each is in `rejected.parquet`.
+    pub rejected: BTreeMap<String, u64>,
+    /// Rows the job does not want, by reason.
+    pub excluded: BTreeMap<String, u64>,
+    /// The first event up to the run date, in microseconds since 1970 UTC.
+    pub first_us: i64,
+    /// The last event up to the run date.
+    pub last_us: i64,
+    /// Whether times differ, so that decay and a temporal evaluation mean something.
+    pub usable_times: bool,
+    /// Whether equal rows were taken for duplicates.
+    pub deduplicated: bool,
+    /// Users with an event that counts.
+    pub n_users: u64,
+    /// Items of the catalogue.
+    pub n_items: u64,
+    /// Distinct searches.
+    pub n_queries: u64,
+    /// The windows written; the last one is the whole history.
+    pub windows: Vec<Window>,
+}
+
+/// One statement has finished.
+pub struct Step<'a> {
+    /// The statement's name.
+    pub statement: &'a str,
+    /// How many of `of` are done.
+    pub done: usize,
+    /// How many there are.
+    pub of: usize,
+}
+
+/// Why behaviour could not be aggregated.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The lake failed.
+    #[error(transparent)]
+    Lake(#[from] lake::Error),
+    /// A replacement statement cannot be read.
+    #[error("cannot read the statement {}", path.display())]
+    Statement {
+        /// The file.
+        path: PathBuf,
+        /// What the file system reported.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A statement's result lacks what later steps read.
+    #[error("the statement `{statement}` gave {found}; expected {expected}")]
+    Result {
+        /// The statement's name.
+        statement: String,
+        /// What is needed.
+        expected: String,
+        /// What came.
+        found: String,
+    },
+    /// Too many rows are faulty to trust the rest.
+    #[error(
+        "{rejected} of {read} events were rejected ({share:.1} %), more than max_rejected_share = {max}: {reasons}"
+    )]
+    TooManyRejected {
+        /// Rejected rows.
+        rejected: u64,
+        /// Rows read.
+        read: u64,
+        /// Their share, in per cent.
+        share: f64,
+        /// The job's limit.
+        max: f64,
+        /// Counts by reason.
+        reasons: String,
+    },
+    /// No event counts.
+    #[error("none of {read} events counts; rejected: {rejected}; excluded: {excluded}")]
+    NothingKept {
+        /// Rows read.
+        read: u64,
+        /// Counts by reason.
+        rejected: String,
+        /// Counts by reason.
+        excluded: String,
+    },
+}
+
+/// The columns read from the events.
+pub fn event_fields() -> Vec<Field> {
+    vec![
+        Field::required("user_id", Kind::Id),
+        Field::required("item_id", Kind::Id),
+        Field::required("event_type", Kind::Text),
+        Field::required("event_time", Kind::Time),
+        Field::optional("query", Kind::Text),
+        Field::optional("quantity", Kind::Number),
+        Field::optional("price", Kind::Number),
+        Field::optional("session_id", Kind::Text),
+    ]
+}
+
+/// Cleans the events and aggregates them, for the whole history and, where `test_days` is given and
+/// times are usable, for the history before the last `test_days` days (`train`, with `held_out`).
+///
+/// `run_end_us` is the end of the run date: later events are in the future.
+///
+/// # Errors
+/// See [`Error`]; nothing written is complete then.
+pub fn aggregate(
+    lake: &Lake,
+    sources: &Sources,
+    config: &Config,
+    run_end_us: i64,
+    test_days: Option<f64>,
+    folder: &Path,
+    on_step: &mut dyn FnMut(Step),
+) -> Result<Facts, Error> {
+    let mut run = Run { lake, statements: Statements::load(config)?, folder, on_step, done: 0 };
+    lake.register_input("events", sources.events, &event_fields())?;
+    lake.register_rows("event_types", event_types(config))?;
+    match sources.items {
+        Some(items) => {
+            lake.register_input("known_items", items, &[Field::required("item_id", Kind::Id)])?;
+        }
+        None => lake.define("known_items", "SELECT DISTINCT item_id FROM events", &[])?,
+    }
+
+    let run_end = ("run_end", Param::Time(run_end_us));
+    let clock = run.query("clock", std::slice::from_ref(&run_end))?;
+    let mut facts = Facts {
+        first_us: time(&clock, "first_time"),
+        last_us: time(&clock, "last_time"),
+        ..Facts::default()
+    };
+    facts.usable_times = facts.first_us < facts.last_us;
+    facts.deduplicated = facts.usable_times && integer(&clock, "n_timed") > 0;
+    let history_start = facts.last_us - config.history_days.saturating_mul(DAY_US);
+    let max_a_day = if facts.usable_times { config.max_events_per_day } else { i64::MAX };
+
+    facts.n_items = run.table("item_ids", &[])?;
+    run.table(
+        "bots",
+        &[
+            run_end.clone(),
+            ("max_events_per_day", Param::Int(max_a_day)),
+            ("bot_pattern", Param::Text(config.bot_pattern.clone())),
+        ],
+    )?;
+    run.view("checked_events", &[run_end, ("history_start", Param::Time(history_start))])?;
+    run.count(&mut facts)?;
+    facts.n_users = run.table("user_ids", &[])?;
+    facts.n_queries = run.table("query_ids", &[])?;
+    let numbered = run.table("numbered_events", &[])?;
+    let copies = ("copies_kept", Param::Int(if facts.deduplicated { 1 } else { i64::MAX }));
+    let rejected = run.table("rejected", std::slice::from_ref(&copies))?;
+
+    let duplicates = rejected - facts.rejected.values().sum::<u64>();
+    if duplicates > 0 {
+        facts.rejected.insert("duplicate".to_owned(), duplicates);
+    }
+    facts.kept = numbered - duplicates;
+    refuse_bad_night(&facts, config)?;
+
+    let test_us = test_days.map(|days| (days * DAY_US as f64) as i64);
+    if let Some(test_us) = test_us.filter(|_| facts.usable_times) {
+        let until_us = facts.last_us - test_us + 1;
+        run.table("held_out", &[copies.clone(), ("cut", Param::Time(until_us))])?;
+        facts.windows.push(Window { name: "train".to_owned(), until_us });
+    }
+    facts.windows.push(Window { name: "full".to_owned(), until_us: facts.last_us + 1 });
+    for window in &facts.windows {
+        let half_life = if facts.usable_times { config.half_life_days } else { f64::MAX };
+        let params = [
+            copies.clone(),
+            ("as_of", Param::Time(window.until_us)),
+            ("until", Param::Time(window.until_us)),
+            ("half_life_days", Param::Float(half_life)),
+        ];
+        run.view("weighted_events", &params)?;
+        for statement in ["interactions", "users"] {
+            run.window_table(&window.name, statement)?;
+        }
+        run.view("sessions", &[])?;
+        for statement in ["popularity", "searches", "query_items", "baskets", "transitions"] {
+            run.window_table(&window.name, statement)?;
+        }
+    }
+    Ok(facts)
+}
+
+const DAY_US: i64 = 86_400_000_000;
+
+/// The statements of one run, in the order the door calls them.
+struct Run<'a> {
+    lake: &'a Lake,
+    statements: Statements,
+    folder: &'a Path,
+    on_step: &'a mut dyn FnMut(Step),
+    done: usize,
+}
+
+impl Run<'_> {
+    fn step(&mut self, statement: &str) {
+        self.done += 1;
+        (self.on_step)(Step { statement, done: self.done, of: statements::COUNT });
+    }
+
+    fn query(&mut self, statement: &str, params: &[(&str, Param)]) -> Result<RecordBatch, Error> {
+        let rows = self.lake.query(statement, self.statements.text(statement), params)?;
+        self.step(statement);
+        Ok(rows)
+    }
+
+    fn view(&mut self, statement: &str, params: &[(&str, Param)]) -> Result<(), Error> {
+        self.lake.define(statement, self.statements.text(statement), params)?;
+        self.step(statement);
+        Ok(())
+    }
+
+    /// Writes the statement's rows and registers them under its name.
+    fn table(&mut self, statement: &str, params: &[(&str, Param)]) -> Result<u64, Error> {
+        let path = self.folder.join(format!("{statement}.parquet"));
+        let rows = self.lake.write(statement, self.statements.text(statement), params, &path)?;
+        self.lake.register_file(statement, &path)?;
+        self.step(statement);
+        Ok(rows)
+    }
+
+    fn window_table(&mut self, window: &str, statement: &str) -> Result<(), Error> {
+        let path = self.folder.join(window).join(format!("{statement}.parquet"));
+        self.lake.write(statement, self.statements.text(statement), &[], &path)?;
+        self.lake.register_file(statement, &path)?;
+        self.step(statement);
+        Ok(())
+    }
+
+    fn count(&mut self, facts: &mut Facts) -> Result<(), Error> {
+        let rows = self.query("accounting", &[])?;
+        let reasons = strings(&rows, "reason")?;
+        let exclusions = strings(&rows, "exclusion")?;
+        let counts = rows.column_by_name("n_events").map(|column| column.as_primitive::<Int64Type>());
+        for at in 0..rows.num_rows() {
+            let n_events = counts.map_or(0, |counts| counts.value(at)) as u64;
+            facts.read += n_events;
+            if reasons.is_valid(at) {
+                facts.rejected.insert(reasons.value(at).to_owned(), n_events);
+            } else if exclusions.is_valid(at) {
+                facts.excluded.insert(exclusions.value(at).to_owned(), n_events);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn refuse_bad_night(facts: &Facts, config: &Config) -> Result<(), Error> {
+    let rejected: u64 = facts.rejected.values().sum();
+    let share = rejected as f64 / facts.read.max(1) as f64;
+    if share > config.max_rejected_share {
+        return Err(Error::TooManyRejected {
+            rejected,
+            read: facts.read,
+            share: 100.0 * share,
+            max: config.max_rejected_share,
+            reasons: list(&facts.rejected),
+        });
+    }
+    if facts.kept == 0 {
+        return Err(Error::NothingKept {
+            read: facts.read,
+            rejected: list(&facts.rejected),
+            excluded: list(&facts.excluded),
+        });
+    }
+    Ok(())
+}
+
+fn list(counts: &BTreeMap<String, u64>) -> String {
+    if counts.is_empty() {
+        return "none".to_owned();
+    }
+    counts.iter().map(|(reason, n)| format!("{reason} {n}")).collect::<Vec<_>>().join(", ")
+}
+
+/// Every name an event may carry, the type it stands for, and the type's weight and strength (the
+/// rank of its weight, which tells the strongest thing a user did with an item).
+fn event_types(config: &Config) -> RecordBatch {
+    let types = config.known_types();
+    let mut by_weight: Vec<f64> = types.iter().map(|known| known.weight).collect();
+    by_weight.sort_by(f64::total_cmp);
+    by_weight.dedup();
+    let strength = |weight: f64| by_weight.iter().position(|w| *w == weight).unwrap_or(0) as i64;
+    let columns: [(&str, ArrayRef); 4] = [
+        ("name", Arc::new(types.iter().map(|t| Some(t.name.as_str())).collect::<StringArray>())),
+        ("event_type", Arc::new(types.iter().map(|t| Some(t.event_type.as_str())).collect::<StringArray>())),
+        ("weight", Arc::new(types.iter().map(|t| t.weight).collect::<Float64Array>())),
+        ("strength", Arc::new(types.iter().map(|t| strength(t.weight)).collect::<Int64Array>())),
+    ];
+    let fields: Vec<ArrowField> = columns
+        .iter()
+        .map(|(name, values)| ArrowField::new(*name, values.data_type().clone(), false))
+        .collect();
+    let values = columns.into_iter().map(|(_, values)| values).collect();
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), values)
+        .expect("four columns of one length fit the schema made from them")
+}
+
+fn strings<'a>(rows: &'a RecordBatch, name: &str) -> Result<&'a StringArray, Error> {
+    let column = rows.column_by_name(name);
+    column.and_then(|column| column.as_string_opt::<i32>()).ok_or_else(|| Error::Result {
+        statement: "accounting".to_owned(),
+        expected: format!("a string column `{name}`"),
+        found: column.map_or("none".to_owned(), |column| column.data_type().to_string()),
+    })
+}
+
+fn time(rows: &RecordBatch, name: &str) -> i64 {
+    rows.column_by_name(name)
+        .and_then(|column| column.as_primitive_opt::<TimestampMicrosecondType>())
+        .filter(|column| column.len() == 1 && column.is_valid(0))
+        .map_or(0, |column| column.value(0))
+}
+
+fn integer(rows: &RecordBatch, name: &str) -> i64 {
+    rows.column_by_name(name)
+        .and_then(|column| arrow::compute::cast(column, &DataType::Int64).ok())
+        .filter(|column| column.len() == 1)
+        .map_or(0, |column| column.as_primitive::<Int64Type>().value(0))
+}

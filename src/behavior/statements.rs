@@ -1,0 +1,63 @@
+//! The room's statements: the files under `sql/behavior/`, or what the job puts in their place.
+
+use std::collections::BTreeMap;
+
+use super::{Config, Error};
+
+/// Statements that a run with an evaluation window executes, for progress.
+pub(super) const COUNT: usize = 11 + 2 * 9;
+
+macro_rules! shipped {
+    ($($name:literal),* $(,)?) => {
+        [$(($name, include_str!(concat!("../../sql/behavior/", $name, ".sql")))),*]
+    };
+}
+
+const SHIPPED: [(&str, &str); 19] = shipped![
+    "accounting",
+    "baskets",
+    "bots",
+    "checked_events",
+    "clock",
+    "held_out",
+    "interactions",
+    "item_ids",
+    "numbered_events",
+    "popularity",
+    "query_ids",
+    "query_items",
+    "rejected",
+    "searches",
+    "sessions",
+    "transitions",
+    "user_ids",
+    "users",
+    "weighted_events",
+];
+
+/// Statement texts by name.
+pub(super) struct Statements {
+    texts: BTreeMap<String, String>,
+}
+
+impl Statements {
+    pub(super) fn load(config: &Config) -> Result<Self, Error> {
+        let mut texts: BTreeMap<String, String> =
+            SHIPPED.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect();
+        for (name, path) in &config.sql {
+            let text = std::fs::read_to_string(path)
+                .map_err(|source| Error::Statement { path: path.clone(), source })?;
+            texts.insert(name.clone(), text);
+        }
+        Ok(Self { texts })
+    }
+
+    pub(super) fn text(&self, name: &str) -> &str {
+        &self.texts[name]
+    }
+}
+
+/// Every statement's name and shipped text, for fingerprints and for checking the job's names.
+pub(super) fn shipped() -> impl Iterator<Item = (&'static str, &'static str)> {
+    SHIPPED.into_iter()
+}
