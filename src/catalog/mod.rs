@@ -1,0 +1,214 @@
+//! The catalogue: one text an item, its attributes, and whether it may be listed.
+//!
+//! In: the items input and the `item_ids` that `behavior` numbered. Out: `catalog.parquet`, one row
+//! an item in the order of `item_idx`, and `rejected_items.parquet`. [`Catalog::read`] loads it into
+//! columns whose position is the item's index.
+//!
+//! The text is the job's text columns in order, joined by `" | "`, missing ones left out. Eligibility
+//! is one SQL condition over the items' columns ([`Config::eligible`]); it is applied before top-K
+//! everywhere, so that lists stay full. The room never looks at behaviour.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use arrow::array::{Array, ArrayRef, AsArray, StringArray};
+use arrow::datatypes::Float64Type;
+use serde::{Deserialize, Serialize};
+
+use crate::lake::input::{Field, Input, Kind};
+use crate::lake::{self, Lake};
+
+/// The job's `[catalog]` table.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// The SQL condition under which an item may be listed.
+    pub eligible: String,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { eligible: "coalesce(in_stock, TRUE)".to_owned() }
+    }
+}
+
+/// What was found and counted.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
+pub struct Facts {
+    /// Catalogue rows read.
+    pub read: u64,
+    /// Rows not used, by reason; each is in `rejected_items.parquet`.
+    pub rejected: BTreeMap<String, u64>,
+    /// Items.
+    pub n_items: u64,
+    /// Items that may be listed.
+    pub n_eligible: u64,
+    /// Items with a text to embed.
+    pub n_texts: u64,
+}
+
+/// The catalogue in memory; position `i` of each column is item index `i`.
+pub struct Catalog {
+    /// External ids, strings or 64-bit integers.
+    pub item_ids: ArrayRef,
+    /// Titles.
+    pub titles: StringArray,
+    /// Brands.
+    pub brands: StringArray,
+    /// Categories, `a > b > c`.
+    pub categories: StringArray,
+    /// Prices.
+    pub prices: Vec<Option<f64>>,
+    /// Texts to embed.
+    pub texts: StringArray,
+    /// Whether the item may be listed.
+    pub eligible: Vec<bool>,
+}
+
+/// Why there is no catalogue.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The lake failed.
+    #[error(transparent)]
+    Lake(#[from] lake::Error),
+    /// The job's rule is not a condition over the items' columns.
+    #[error("`catalog.eligible = \"{rule}\"`: expected an SQL condition over {}", columns.join(", "))]
+    Rule {
+        /// The rule.
+        rule: String,
+        /// The columns it may use.
+        columns: Vec<String>,
+        /// What the SQL engine reported.
+        #[source]
+        source: lake::Error,
+    },
+    /// No item may be listed.
+    #[error("`catalog.eligible = \"{rule}\"`: none of {n_items} items may be listed")]
+    NothingEligible {
+        /// The rule.
+        rule: String,
+        /// Items of the catalogue.
+        n_items: u64,
+    },
+}
+
+/// The columns read from the items, the job's own text columns after the contract's.
+pub fn item_fields(text: Option<&[String]>) -> Vec<Field> {
+    let mut fields = vec![
+        Field::required("item_id", Kind::Id),
+        Field::optional("title", Kind::Text),
+        Field::optional("description", Kind::Text),
+        Field::optional("brand", Kind::Text),
+        Field::optional("category", Kind::Text),
+        Field::optional("tags", Kind::Text),
+        Field::optional("price", Kind::Number),
+        Field::optional("in_stock", Kind::Bool),
+        Field::optional("created_at", Kind::Time),
+    ];
+    for column in text.unwrap_or_default() {
+        match fields.iter_mut().find(|field| field.name == *column) {
+            Some(field) => field.required = true,
+            None => fields.push(Field::required(column, Kind::Text)),
+        }
+    }
+    fields
+}
+
+/// Writes `catalog.parquet` and `rejected_items.parquet` from the items and the registered
+/// `item_ids`.
+///
+/// # Errors
+/// If the rule is not SQL over the items' columns, or leaves nothing to list.
+pub fn build(
+    lake: &Lake,
+    items: Option<(&Input, Option<&[String]>)>,
+    config: &Config,
+    folder: &Path,
+) -> Result<Facts, Error> {
+    let path = folder.join("catalog.parquet");
+    let mut facts = Facts::default();
+    let Some((items, text)) = items else {
+        let sql = include_str!("../../sql/catalog/catalog_of_events.sql");
+        facts.n_items = lake.write("catalog_of_events", sql, &[], &path)?;
+        facts.n_eligible = facts.n_items;
+        return Ok(facts);
+    };
+    let fields = item_fields(text);
+    lake.register_input("items", items, &fields)?;
+    define_described_items(lake, text, config, &fields)?;
+
+    let sql = include_str!("../../sql/catalog/catalog.sql");
+    facts.n_items = lake.write("catalog", sql, &[], &path)?;
+    let rejected = folder.join("rejected_items.parquet");
+    let sql = include_str!("../../sql/catalog/rejected_items.sql");
+    let n_rejected = lake.write("rejected_items", sql, &[], &rejected)?;
+    facts.read = facts.n_items + n_rejected;
+    let reasons = lake::read(&rejected, &["reason"])?;
+    for reason in reasons.column(0).as_string::<i32>().iter().flatten() {
+        *facts.rejected.entry(reason.to_owned()).or_default() += 1;
+    }
+    let catalog = Catalog::read(&path)?;
+    facts.n_eligible = catalog.eligible.iter().filter(|eligible| **eligible).count() as u64;
+    facts.n_texts = (catalog.texts.len() - catalog.texts.null_count()) as u64;
+    if facts.n_eligible == 0 {
+        return Err(Error::NothingEligible { rule: config.eligible.clone(), n_items: facts.n_items });
+    }
+    Ok(facts)
+}
+
+/// The text columns where the job names none.
+const DEFAULT_TEXT: [&str; 4] = ["title", "brand", "category", "description"];
+
+fn define_described_items(
+    lake: &Lake,
+    text: Option<&[String]>,
+    config: &Config,
+    fields: &[Field],
+) -> Result<(), Error> {
+    let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
+    let parts: Vec<String> = match text {
+        Some(columns) => columns.iter().map(|column| quoted(column)).collect(),
+        None => DEFAULT_TEXT.iter().map(|column| quoted(column)).collect(),
+    };
+    let rule = &config.eligible;
+    let sql = format!(
+        "SELECT *, concat_ws(' | ', {}) AS item_text, ({rule}) AS may_be_listed FROM items",
+        parts.join(", ")
+    );
+    lake.define("described_items", &sql, &[]).map_err(|source| Error::Rule {
+        rule: rule.clone(),
+        columns: fields.iter().map(|field| field.name.clone()).collect(),
+        source,
+    })
+}
+
+impl Catalog {
+    /// Loads `catalog.parquet`.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn read(path: &Path) -> Result<Self, lake::Error> {
+        let columns = ["item_id", "title", "brand", "category", "price", "text", "eligible"];
+        let rows = lake::read(path, &columns)?;
+        let text = |at: usize| rows.column(at).as_string::<i32>().clone();
+        Ok(Self {
+            item_ids: rows.column(0).clone(),
+            titles: text(1),
+            brands: text(2),
+            categories: text(3),
+            prices: rows.column(4).as_primitive::<Float64Type>().iter().collect(),
+            texts: text(5),
+            eligible: rows.column(6).as_boolean().iter().map(|value| value == Some(true)).collect(),
+        })
+    }
+
+    /// The number of items.
+    pub fn len(&self) -> usize {
+        self.eligible.len()
+    }
+
+    /// Whether there is no item.
+    pub fn is_empty(&self) -> bool {
+        self.eligible.is_empty()
+    }
+}
