@@ -1,0 +1,135 @@
+//! The job's `[encoder]` table.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Error, folder};
+
+/// Which model, where it runs, and how texts are cut for it.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// A folder with config.json, tokenizer.json and model.safetensors, or a hub name `org/name`.
+    pub model: String,
+    /// Where it runs: `cpu`, `cuda` or `metal`.
+    pub device: Device,
+    /// Longer texts are cut to this many tokens, special ones included.
+    pub max_tokens: Limit,
+    /// Tokens a batch holds at most.
+    pub batch_tokens: Limit,
+    /// Put before each item's text (`passage: ` for the e5 family).
+    pub item_prefix: String,
+    /// Put before each query (`query: ` for the e5 family).
+    pub query_prefix: String,
+}
+
+/// At least 8.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(try_from = "usize")]
+pub struct Limit(usize);
+
+/// Where a model runs.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Device {
+    /// The processor.
+    #[default]
+    Cpu,
+    /// An NVIDIA GPU; needs the cargo feature `cuda`.
+    Cuda,
+    /// An Apple GPU; needs the cargo feature `metal`.
+    Metal,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            model: "sentence-transformers/all-MiniLM-L6-v2".to_owned(),
+            device: Device::Cpu,
+            max_tokens: Limit(128),
+            batch_tokens: Limit(2048),
+            item_prefix: String::new(),
+            query_prefix: String::new(),
+        }
+    }
+}
+
+impl Limit {
+    /// The number.
+    pub fn get(self) -> usize {
+        self.0
+    }
+}
+
+impl TryFrom<usize> for Limit {
+    type Error = String;
+
+    fn try_from(tokens: usize) -> Result<Self, String> {
+        if tokens >= 8 {
+            Ok(Self(tokens))
+        } else {
+            Err(format!("expected at least 8 tokens; found {tokens}"))
+        }
+    }
+}
+
+impl Config {
+    /// Whether the device is built in and the model's files are there, without loading them. A hub
+    /// name is fetched.
+    ///
+    /// # Errors
+    /// What is missing.
+    pub fn check(&self) -> Result<(), Error> {
+        self.device.check()?;
+        folder::open(&self.model).map(|_| ())
+    }
+
+    /// A hash of everything that decides a text's embedding but the text: the model's files and
+    /// `max_tokens`.
+    ///
+    /// # Errors
+    /// If a file cannot be read.
+    pub fn fingerprint(&self) -> Result<String, Error> {
+        let mut hasher = blake3::Hasher::new();
+        for path in folder::open(&self.model)?.files() {
+            let bytes =
+                std::fs::read(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
+            hasher.update(&(bytes.len() as u64).to_le_bytes());
+            hasher.update(&bytes);
+        }
+        hasher.update(&self.max_tokens.get().to_le_bytes());
+        Ok(hasher.finalize().to_hex()[..32].to_owned())
+    }
+}
+
+impl Device {
+    /// The device of that name.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn parse(name: &str) -> Result<Self, Error> {
+        match name {
+            "cpu" => Ok(Self::Cpu),
+            "cuda" => Ok(Self::Cuda),
+            "metal" => Ok(Self::Metal),
+            _ => Err(Error::UnknownDevice { found: name.to_owned() }),
+        }
+    }
+
+    fn check(self) -> Result<(), Error> {
+        match self {
+            Self::Cuda if !cfg!(feature = "cuda") => Err(Error::DeviceNotBuilt { device: "cuda" }),
+            Self::Metal if !cfg!(feature = "metal") => Err(Error::DeviceNotBuilt { device: "metal" }),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn open(self) -> Result<candle_core::Device, Error> {
+        self.check()?;
+        let failed = |device| move |source| Error::DeviceFailed { device, source };
+        match self {
+            Self::Cpu => Ok(candle_core::Device::Cpu),
+            Self::Cuda => candle_core::Device::new_cuda(0).map_err(failed("cuda")),
+            Self::Metal => candle_core::Device::new_metal(0).map_err(failed("metal")),
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! Texts → unit-norm embeddings, by a BERT-family model on candle.
+//!
+//! In: texts. Out: `n_texts × dim`, one row a text in input order, each of Euclidean norm 1. The
+//! model is a folder (or hub name) with `config.json`, `tokenizer.json` and `model.safetensors`:
+//! BERT (Devlin et al., 2019) and XLM-R (Conneau et al., 2020) architectures. Token states of the
+//! last layer are averaged (or the first is taken, where the model's `1_Pooling/config.json` says
+//! so) and normalised, as in Sentence-BERT (Reimers and Gurevych, 2019).
+//!
+//! Texts are tokenised in parallel, sorted by length, and batched with texts *of the same length*, so
+//! that there is no padding, no mask, and a text's embedding does not depend on its neighbours.
+//! Equal texts are embedded once. Batches run in parallel; [`Config::batch_tokens`] bounds a batch.
+//!
+//! Cost: `2 · parameters` FLOPs a token plus attention, `O(tokens²)` a text. Memory: the weights, and
+//! a few activations of `batch_tokens × intermediate size` a thread. The room reads the model's files
+//! and nothing else; it never caches (the pipeline does) and never pads.
+
+use std::path::PathBuf;
+
+use rayon::prelude::*;
+
+use crate::matrix::{Dense, DenseError};
+
+mod config;
+mod folder;
+mod model;
+mod tokens;
+
+pub use config::{Config, Device, Limit};
+
+/// Some more texts are embedded.
+#[derive(Clone, Copy, Debug)]
+pub struct Batch {
+    /// Distinct texts done.
+    pub texts_done: usize,
+    /// Distinct texts there are.
+    pub texts_total: usize,
+    /// Tokens done.
+    pub tokens_done: usize,
+}
+
+/// Why there are no embeddings.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The device is not one this program knows.
+    #[error("device `{found}`: expected cpu, cuda or metal")]
+    UnknownDevice {
+        /// As given.
+        found: String,
+    },
+    /// The binary was built without the device.
+    #[error(
+        "device `{device}` is not in this binary: build it with `cargo build --release --features {device}`"
+    )]
+    DeviceNotBuilt {
+        /// The device, which is also the cargo feature's name.
+        device: &'static str,
+    },
+    /// The device is built in but cannot be used.
+    #[error("device `{device}` cannot be used")]
+    DeviceFailed {
+        /// The device.
+        device: &'static str,
+        /// What candle reported.
+        #[source]
+        source: candle_core::Error,
+    },
+    /// The model's folder lacks a file.
+    #[error("{}: expected a model folder with config.json, tokenizer.json and model.safetensors; found no {file}", folder.display())]
+    MissingFile {
+        /// The folder.
+        folder: PathBuf,
+        /// What it lacks.
+        file: &'static str,
+    },
+    /// The model is neither a folder nor to be had from the hub.
+    #[error("model `{model}` is no folder here, and fetching `{file}` of that name from the hub failed")]
+    Hub {
+        /// The name.
+        model: String,
+        /// The file asked for.
+        file: &'static str,
+        /// What the hub client reported.
+        #[source]
+        source: Box<hf_hub::api::sync::ApiError>,
+    },
+    /// A model file cannot be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the file system reported.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A model file is not what it should be.
+    #[error("{}: expected {expected}; found {found}", path.display())]
+    Model {
+        /// The file.
+        path: PathBuf,
+        /// What is needed.
+        expected: String,
+        /// What it holds.
+        found: String,
+    },
+    /// The weights do not fit the configuration.
+    #[error("{}: the weights do not fit config.json", path.display())]
+    Weights {
+        /// The weights.
+        path: PathBuf,
+        /// The tensor, and what is wrong with it.
+        #[source]
+        source: candle_core::Error,
+    },
+    /// The tokenizer failed on a text.
+    #[error("the tokenizer failed: {problem}")]
+    Tokenize {
+        /// What it reported.
+        problem: String,
+    },
+    /// The model failed on a batch.
+    #[error("the model failed on a batch")]
+    Forward(#[source] candle_core::Error),
+    /// An embedding is not finite.
+    #[error("the model gave an embedding that is not finite")]
+    NotFinite(#[source] DenseError),
+}
+
+/// A loaded model.
+pub struct Encoder {
+    tokenizer: tokens::Tokens,
+    model: model::Model,
+    batch_tokens: usize,
+}
+
+/// Loads a model's tokenizer and weights.
+///
+/// # Errors
+/// If a file is missing or does not fit, or the device cannot be used.
+pub fn load(config: &Config) -> Result<Encoder, Error> {
+    let folder = folder::open(&config.model)?;
+    let device = config.device.open()?;
+    let model = model::Model::load(&folder, &device)?;
+    let max_tokens = config.max_tokens.get().min(model.max_tokens());
+    let tokenizer = tokens::Tokens::load(&folder, max_tokens)?;
+    Ok(Encoder { tokenizer, model, batch_tokens: config.batch_tokens.get() })
+}
+
+impl Encoder {
+    /// Length of an embedding.
+    pub fn dim(&self) -> usize {
+        self.model.dim()
+    }
+
+    /// Embeds texts; `on_batch` hears of progress on the calling thread.
+    ///
+    /// # Errors
+    /// If the tokenizer or the model fails; no partial result is returned.
+    pub fn encode(&self, texts: &[&str], on_batch: &mut dyn FnMut(Batch)) -> Result<Dense, Error> {
+        let (distinct, place) = tokens::distinct(texts);
+        let tokens = self.tokenizer.tokenize(&distinct)?;
+        let batches = tokens::batches(&tokens, self.batch_tokens);
+        let dim = self.dim();
+        let mut vectors = vec![0f32; distinct.len() * dim];
+        let (mut texts_done, mut tokens_done) = (0, 0);
+        // A group is what all threads work on between two reports.
+        for group in batches.chunks(rayon::current_num_threads() * 4) {
+            let rows: Vec<Vec<f32>> = group
+                .par_iter()
+                .map(|batch| {
+                    let ids: Vec<&[u32]> = batch.iter().map(|at| tokens[*at].as_slice()).collect();
+                    self.model.embed(&ids).map_err(Error::Forward)
+                })
+                .collect::<Result<_, _>>()?;
+            for (batch, rows) in group.iter().zip(rows) {
+                for (at, row) in batch.iter().zip(rows.chunks_exact(dim)) {
+                    vectors[at * dim..(at + 1) * dim].copy_from_slice(row);
+                    tokens_done += tokens[*at].len();
+                }
+                texts_done += batch.len();
+            }
+            on_batch(Batch { texts_done, texts_total: distinct.len(), tokens_done });
+        }
+        let mut embeddings = Vec::with_capacity(texts.len() * dim);
+        for at in place {
+            embeddings.extend_from_slice(&vectors[at * dim..(at + 1) * dim]);
+        }
+        Dense::from_vec(texts.len(), dim, embeddings).map_err(Error::NotFinite)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,280 @@
+use std::collections::HashMap;
+use std::path::Path;
+
+use candle_core::{Device as CandleDevice, Tensor};
+use serde_json::json;
+
+use super::*;
+
+const WORDS: [&str; 14] = [
+    "[PAD]", "[UNK]", "[CLS]", "[SEP]", "red", "blue", "kettle", "scarf", "wool", "shoe", "running", "##s",
+    "tea", "cup",
+];
+const HIDDEN: usize = 8;
+const INNER: usize = 16;
+const HEADS: usize = 2;
+const LAYERS: usize = 2;
+const POSITIONS: usize = 32;
+
+/// A seeded two-layer BERT with a word-piece tokenizer, written as a model folder.
+fn write_model(folder: &Path) -> HashMap<String, Tensor> {
+    let config = json!({
+        "model_type": "bert", "vocab_size": WORDS.len(), "hidden_size": HIDDEN, "num_hidden_layers": LAYERS,
+        "num_attention_heads": HEADS, "intermediate_size": INNER, "hidden_act": "gelu",
+        "max_position_embeddings": POSITIONS, "type_vocab_size": 2, "layer_norm_eps": 1e-12,
+    });
+    std::fs::write(folder.join("config.json"), config.to_string()).unwrap();
+    let vocab: serde_json::Map<String, serde_json::Value> =
+        WORDS.iter().enumerate().map(|(at, word)| ((*word).to_owned(), json!(at))).collect();
+    let special = |id: usize| {
+        json!({ "id": id, "content": WORDS[id], "special": true, "single_word": false,
+        "lstrip": false, "rstrip": false, "normalized": false })
+    };
+    let token =
+        |word: &str, id: usize| (word.to_owned(), json!({ "id": word, "ids": [id], "tokens": [word] }));
+    let specials: serde_json::Map<_, _> = [token("[CLS]", 2), token("[SEP]", 3)].into_iter().collect();
+    let tokenizer = json!({
+        "version": "1.0",
+        "truncation": { "direction": "Right", "max_length": 6, "strategy": "LongestFirst", "stride": 0 },
+        "padding": { "strategy": { "Fixed": 6 }, "direction": "Right", "pad_to_multiple_of": null,
+                     "pad_id": 0, "pad_type_id": 0, "pad_token": "[PAD]" },
+        "added_tokens": [special(0), special(1), special(2), special(3)],
+        "normalizer": { "type": "BertNormalizer", "clean_text": true, "handle_chinese_chars": true,
+                        "strip_accents": null, "lowercase": true },
+        "pre_tokenizer": { "type": "BertPreTokenizer" },
+        "post_processor": { "type": "TemplateProcessing",
+            "single": [{ "SpecialToken": { "id": "[CLS]", "type_id": 0 } }, { "Sequence": { "id": "A", "type_id": 0 } },
+                       { "SpecialToken": { "id": "[SEP]", "type_id": 0 } }],
+            "pair": [{ "Sequence": { "id": "A", "type_id": 0 } }, { "Sequence": { "id": "B", "type_id": 1 } }],
+            "special_tokens": specials },
+        "decoder": null,
+        "model": { "type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##",
+                   "max_input_chars_per_word": 100, "vocab": vocab },
+    });
+    std::fs::write(folder.join("tokenizer.json"), tokenizer.to_string()).unwrap();
+
+    let mut state = 1u32;
+    let mut random = |shape: &[usize], scale: f32, mean: f32| {
+        let values: Vec<f32> = (0..shape.iter().product())
+            .map(|_| {
+                state ^= state << 13;
+                state ^= state >> 17;
+                state ^= state << 5;
+                mean + scale * ((state % 2001) as f32 / 1000.0 - 1.0)
+            })
+            .collect();
+        Tensor::from_vec(values, shape, &CandleDevice::Cpu).unwrap()
+    };
+    let mut tensors = HashMap::new();
+    let mut linear = |name: String, out: usize, input: usize, tensors: &mut HashMap<String, Tensor>| {
+        tensors.insert(format!("{name}.weight"), random(&[out, input], 0.5, 0.0));
+        tensors.insert(format!("{name}.bias"), random(&[out], 0.1, 0.0));
+    };
+    for layer in 0..LAYERS {
+        let at = format!("encoder.layer.{layer}");
+        for part in ["query", "key", "value"] {
+            linear(format!("{at}.attention.self.{part}"), HIDDEN, HIDDEN, &mut tensors);
+        }
+        linear(format!("{at}.attention.output.dense"), HIDDEN, HIDDEN, &mut tensors);
+        linear(format!("{at}.intermediate.dense"), INNER, HIDDEN, &mut tensors);
+        linear(format!("{at}.output.dense"), HIDDEN, INNER, &mut tensors);
+    }
+    for (name, rows) in [("word", WORDS.len()), ("position", POSITIONS), ("token_type", 2)] {
+        tensors.insert(format!("embeddings.{name}_embeddings.weight"), random(&[rows, HIDDEN], 1.0, 0.0));
+    }
+    let norms = (0..LAYERS).flat_map(|layer| {
+        ["attention.output", "output"].map(|at| format!("encoder.layer.{layer}.{at}.LayerNorm"))
+    });
+    for name in norms.chain(["embeddings.LayerNorm".to_owned()]) {
+        tensors.insert(format!("{name}.weight"), random(&[HIDDEN], 0.2, 1.0));
+        tensors.insert(format!("{name}.bias"), random(&[HIDDEN], 0.1, 0.0));
+    }
+    candle_core::safetensors::save(&tensors, folder.join("model.safetensors")).unwrap();
+    tensors
+}
+
+fn config(folder: &Path) -> Config {
+    Config { model: folder.to_str().unwrap().to_owned(), ..Config::default() }
+}
+
+fn encode(config: &Config, texts: &[&str]) -> Dense {
+    load(config).unwrap().encode(texts, &mut |_| {}).unwrap()
+}
+
+/// BERT written out plainly, one text, in f64.
+struct Plain(HashMap<String, Tensor>);
+
+type Rows = Vec<Vec<f64>>;
+
+impl Plain {
+    fn matrix(&self, name: &str) -> Rows {
+        let rows = self.0[&format!("{name}.weight")].to_vec2::<f32>().unwrap();
+        rows.into_iter().map(|row| row.into_iter().map(f64::from).collect()).collect()
+    }
+
+    fn vector(&self, name: &str) -> Vec<f64> {
+        self.0[name].to_vec1::<f32>().unwrap().into_iter().map(f64::from).collect()
+    }
+
+    fn linear(&self, name: &str, rows: &Rows) -> Rows {
+        let (weight, bias) = (self.matrix(name), self.vector(&format!("{name}.bias")));
+        let one = |row: &Vec<f64>| -> Vec<f64> {
+            weight
+                .iter()
+                .zip(&bias)
+                .map(|(w, b)| b + w.iter().zip(row).map(|(w, x)| w * x).sum::<f64>())
+                .collect()
+        };
+        rows.iter().map(one).collect()
+    }
+
+    fn norm(&self, name: &str, rows: &Rows) -> Rows {
+        let (gain, bias) = (self.vector(&format!("{name}.weight")), self.vector(&format!("{name}.bias")));
+        let one = |row: &Vec<f64>| -> Vec<f64> {
+            let mean = row.iter().sum::<f64>() / row.len() as f64;
+            let variance = row.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / row.len() as f64;
+            row.iter()
+                .zip(gain.iter().zip(&bias))
+                .map(|(x, (g, b))| (x - mean) / variance.sqrt() * g + b)
+                .collect()
+        };
+        rows.iter().map(one).collect()
+    }
+
+    fn embed(&self, ids: &[usize]) -> Vec<f64> {
+        let (words, positions) =
+            (self.matrix("embeddings.word_embeddings"), self.matrix("embeddings.position_embeddings"));
+        let segment = &self.matrix("embeddings.token_type_embeddings")[0];
+        let sum = |(at, id): (usize, &usize)| -> Vec<f64> {
+            (0..HIDDEN).map(|d| words[*id][d] + positions[at][d] + segment[d]).collect()
+        };
+        let mut states = self.norm("embeddings.LayerNorm", &ids.iter().enumerate().map(sum).collect());
+        for layer in 0..LAYERS {
+            let at = format!("encoder.layer.{layer}");
+            let [query, key, value] = ["query", "key", "value"]
+                .map(|part| self.linear(&format!("{at}.attention.self.{part}"), &states));
+            let size = HIDDEN / HEADS;
+            let mut mixed = vec![vec![0.0; HIDDEN]; ids.len()];
+            for head in 0..HEADS {
+                let span = head * size..(head + 1) * size;
+                for to in 0..ids.len() {
+                    let score = |from: usize| -> f64 {
+                        span.clone().map(|d| query[to][d] * key[from][d]).sum::<f64>() / (size as f64).sqrt()
+                    };
+                    let weights: Vec<f64> = (0..ids.len()).map(|from| score(from).exp()).collect();
+                    let total: f64 = weights.iter().sum();
+                    for d in span.clone() {
+                        mixed[to][d] =
+                            (0..ids.len()).map(|from| weights[from] / total * value[from][d]).sum();
+                    }
+                }
+            }
+            let add = |a: Rows, b: &Rows| -> Rows {
+                a.iter().zip(b).map(|(a, b)| a.iter().zip(b).map(|(a, b)| a + b).collect()).collect()
+            };
+            let attended = self.linear(&format!("{at}.attention.output.dense"), &mixed);
+            let attended = self.norm(&format!("{at}.attention.output.LayerNorm"), &add(attended, &states));
+            let inner = self.linear(&format!("{at}.intermediate.dense"), &attended);
+            let gelu = |x: &f64| 0.5 * x * (1.0 + candle_core::cpu::erf::erf_f64(x / 2f64.sqrt()));
+            let inner: Rows = inner.iter().map(|row| row.iter().map(gelu).collect()).collect();
+            let down = self.linear(&format!("{at}.output.dense"), &inner);
+            states = self.norm(&format!("{at}.output.LayerNorm"), &add(down, &attended));
+        }
+        let mean: Vec<f64> =
+            (0..HIDDEN).map(|d| states.iter().map(|row| row[d]).sum::<f64>() / states.len() as f64).collect();
+        let norm = mean.iter().map(|x| x * x).sum::<f64>().sqrt();
+        mean.iter().map(|x| x / norm).collect()
+    }
+}
+
+#[track_caller]
+fn close(found: &[f32], expected: &[f64]) {
+    let worst = found.iter().zip(expected).map(|(a, b)| (f64::from(*a) - b).abs()).fold(0.0, f64::max);
+    assert!(worst < 1e-5, "off by {worst}: {found:?}, expected {expected:?}");
+}
+
+#[test]
+fn embeddings_are_those_of_bert_written_out_plainly() {
+    let folder = tempfile::tempdir().unwrap();
+    let plain = Plain(write_model(folder.path()));
+    let texts = ["red kettle", "Running shoes!", "", "wool scarf blue tea cup kettle red"];
+    let ids: [&[usize]; 4] = [&[2, 4, 6, 3], &[2, 10, 9, 11, 1, 3], &[2, 3], &[2, 8, 7, 5, 12, 13, 6, 4, 3]];
+    let embeddings = encode(&config(folder.path()), &texts);
+    for (at, ids) in ids.iter().enumerate() {
+        close(embeddings.row(at), &plain.embed(ids));
+    }
+}
+
+#[test]
+fn the_limit_is_the_jobs_and_not_the_tokenizers() {
+    let folder = tempfile::tempdir().unwrap();
+    let plain = Plain(write_model(folder.path()));
+    let short = Config { max_tokens: Limit::try_from(8).unwrap(), ..config(folder.path()) };
+    let embeddings = encode(&short, &["wool scarf blue tea cup kettle red"]);
+    close(embeddings.row(0), &plain.embed(&[2, 8, 7, 5, 12, 13, 6, 3]));
+}
+
+#[test]
+fn a_texts_embedding_does_not_depend_on_its_neighbours() {
+    let folder = tempfile::tempdir().unwrap();
+    write_model(folder.path());
+    let megabyte = "red kettle ".repeat(100_000);
+    let texts = [
+        "red",
+        "blue kettle",
+        "red",
+        "wool",
+        &megabyte,
+        "tea cup",
+        "\u{1F600} \n\t\u{0}",
+        "红色水壶",
+        "blue",
+    ];
+    let together = encode(&config(folder.path()), &texts);
+    for (at, text) in texts.iter().enumerate() {
+        let alone = encode(&config(folder.path()), &[text]);
+        close(together.row(at), &alone.row(0).iter().map(|x| f64::from(*x)).collect::<Vec<_>>());
+    }
+    assert_eq!(together.row(0), together.row(2));
+    let norm: f32 = together.row(4).iter().map(|x| x * x).sum();
+    assert!((norm - 1.0).abs() < 1e-5);
+}
+
+#[test]
+fn batches_hold_texts_of_one_length_and_no_more_tokens_than_allowed() {
+    let tokens: Vec<Vec<u32>> = [3, 5, 3, 3, 9, 5, 3].iter().map(|n| vec![1; *n]).collect();
+    let batches = tokens::batches(&tokens, 8);
+    assert_eq!(batches, [vec![4], vec![1], vec![5], vec![0, 2], vec![3, 6]]);
+}
+
+#[track_caller]
+fn refused(folder: &Path, expected: &str) {
+    let message = load(&config(folder)).err().map(|error| error.to_string()).unwrap_or_default();
+    assert!(message.contains(expected), "expected `{expected}` in: {message}");
+}
+
+#[test]
+fn a_folder_that_is_no_model_is_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    refused(folder.path(), "found no config.json");
+    write_model(folder.path());
+    let weights = folder.path().join("model.safetensors");
+    let bytes = std::fs::read(&weights).unwrap();
+    std::fs::remove_file(&weights).unwrap();
+    refused(folder.path(), "found no model.safetensors");
+    std::fs::write(&weights, &bytes[..bytes.len() / 2]).unwrap();
+    refused(folder.path(), "model.safetensors: the weights do not fit");
+    std::fs::write(&weights, &bytes).unwrap();
+    std::fs::write(folder.path().join("config.json"), "{\"model_type\": \"gpt2\"}").unwrap();
+    refused(folder.path(), "expected a BERT or XLM-R config");
+    std::fs::write(folder.path().join("tokenizer.json"), "{}").unwrap();
+    refused(&folder.path().join("nowhere"), "found no config.json");
+}
+
+#[test]
+fn a_device_the_binary_lacks_names_the_feature_to_build_with() {
+    let config = Config { device: Device::Metal, ..Config::default() };
+    let message = config.check().unwrap_err().to_string();
+    assert!(message.contains("--features metal"), "{message}");
+    assert!(Device::parse("tpu").is_err());
+}
