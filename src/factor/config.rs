@@ -1,0 +1,110 @@
+//! What may be set, its defaults and its bounds.
+
+use serde::{Deserialize, Serialize};
+
+/// The factorisation's parameters; every one changes the output.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(try_from = "Given")]
+pub struct Config {
+    /// Numbers in a factor, 1 to 512.
+    pub rank: usize,
+    /// Sweeps over both sides, 1 to 1000.
+    pub iterations: usize,
+    /// The weight of every pair's pull towards zero, against an observed pair's own weight; above 0.
+    pub unobserved_weight: f64,
+    /// The strength of regularisation; above 0.
+    pub regularization: f64,
+    /// 0 regularises all entities alike, 1 in proportion to the pairs that bear on them; 0 to 2.
+    pub regularization_exponent: f64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            rank: 64,
+            iterations: 16,
+            unobserved_weight: 0.1,
+            regularization: 0.003,
+            regularization_exponent: 1.0,
+        }
+    }
+}
+
+/// A parameter is out of its bounds.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("`{key}` is {found}, expected {expected}")]
+pub struct ConfigError {
+    /// The key as the job file spells it.
+    pub key: &'static str,
+    /// What would have been accepted.
+    pub expected: &'static str,
+    /// What was given.
+    pub found: f64,
+}
+
+impl Config {
+    /// Whether every parameter is within its bounds.
+    pub(super) fn validate(&self) -> Result<(), ConfigError> {
+        let positive = |value: f64| value.is_finite() && value > 0.0;
+        let checks = [
+            ("rank", (1..=512).contains(&self.rank), "an integer from 1 to 512", self.rank as f64),
+            (
+                "iterations",
+                (1..=1000).contains(&self.iterations),
+                "an integer from 1 to 1000",
+                self.iterations as f64,
+            ),
+            (
+                "unobserved_weight",
+                positive(self.unobserved_weight),
+                "a number above 0",
+                self.unobserved_weight,
+            ),
+            ("regularization", positive(self.regularization), "a number above 0", self.regularization),
+            (
+                "regularization_exponent",
+                (0.0..=2.0).contains(&self.regularization_exponent),
+                "a number from 0 to 2",
+                self.regularization_exponent,
+            ),
+        ];
+        match checks.into_iter().find(|check| !check.1) {
+            Some((key, _, expected, found)) => Err(ConfigError { key, expected, found }),
+            None => Ok(()),
+        }
+    }
+
+    /// An entity's own regularisation, from its observed entries and the size of the other side.
+    pub(super) fn regularization_of(&self, n_entries: usize, n_other: usize) -> f64 {
+        let pairs = n_entries as f64 + self.unobserved_weight * n_other as f64;
+        self.regularization * pairs.powf(self.regularization_exponent)
+    }
+}
+
+/// The table as it is written; a missing key takes its default.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Given {
+    rank: Option<usize>,
+    iterations: Option<usize>,
+    unobserved_weight: Option<f64>,
+    regularization: Option<f64>,
+    regularization_exponent: Option<f64>,
+}
+
+impl TryFrom<Given> for Config {
+    type Error = ConfigError;
+
+    fn try_from(given: Given) -> Result<Self, ConfigError> {
+        let default = Self::default();
+        let config = Self {
+            rank: given.rank.unwrap_or(default.rank),
+            iterations: given.iterations.unwrap_or(default.iterations),
+            unobserved_weight: given.unobserved_weight.unwrap_or(default.unobserved_weight),
+            regularization: given.regularization.unwrap_or(default.regularization),
+            regularization_exponent: given.regularization_exponent.unwrap_or(default.regularization_exponent),
+        };
+        config.validate()?;
+        Ok(config)
+    }
+}

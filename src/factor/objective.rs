@@ -1,0 +1,100 @@
+//! The objective in f64 from finished factors.
+
+use super::Objective;
+use crate::matrix::{Csr, Dense};
+use pulp::Arch;
+use rayon::prelude::*;
+
+/// Rows summed together, independent of the number of threads.
+const CHUNK: usize = 4096;
+
+/// The three parts, weights included, for `regularization(n_entries, n_other)`.
+pub(super) fn measure(
+    interactions: &Csr,
+    users: &Dense,
+    items: &Dense,
+    unobserved_weight: f64,
+    regularization: impl Fn(usize, usize) -> f64,
+) -> Objective {
+    let starts: Vec<usize> = (0..users.n_rows()).step_by(CHUNK).collect();
+    let observed: Vec<f64> = starts
+        .into_par_iter()
+        .map(|from| {
+            let rows = from..(from + CHUNK).min(users.n_rows());
+            rows.map(|user| observed_of(interactions.row(user), users.row(user), items)).sum()
+        })
+        .collect();
+    let all: f64 = gram(users).iter().zip(gram(items)).map(|(a, b)| a * b).sum();
+    let mut entries = vec![0usize; items.n_rows()];
+    let mut norms = 0.0;
+    for user in 0..users.n_rows() {
+        let (cols, _) = interactions.row(user);
+        norms += regularization(cols.len(), items.n_rows()) * dot(users.row(user), users.row(user));
+        for &col in cols {
+            entries[col as usize] += 1;
+        }
+    }
+    for (item, &n) in entries.iter().enumerate() {
+        norms += regularization(n, users.n_rows()) * dot(items.row(item), items.row(item));
+    }
+    Objective { observed: observed.iter().sum(), unobserved: unobserved_weight * all, regularization: norms }
+}
+
+fn observed_of((cols, weights): (&[u32], &[f32]), user: &[f32], items: &Dense) -> f64 {
+    Arch::new().dispatch(
+        #[inline(always)]
+        || {
+            let mut sum = 0.0;
+            for (&col, &weight) in cols.iter().zip(weights) {
+                let miss = 1.0 - dot(user, items.row(col as usize));
+                sum += f64::from(weight) * miss * miss;
+            }
+            sum
+        },
+    )
+}
+
+/// The full Gram matrix, all in f64.
+fn gram(rows: &Dense) -> Vec<f64> {
+    let dim = rows.n_cols();
+    let partial: Vec<Vec<f64>> = rows
+        .values()
+        .par_chunks(CHUNK * dim)
+        .map(|rows| {
+            Arch::new().dispatch(
+                #[inline(always)]
+                || {
+                    let mut sum = vec![0f64; dim * dim];
+                    let mut wide = vec![0f64; dim];
+                    for row in rows.chunks_exact(dim) {
+                        wide.iter_mut().zip(row).for_each(|(wide, &value)| *wide = f64::from(value));
+                        for (line, &left) in sum.chunks_exact_mut(dim).zip(&wide) {
+                            line.iter_mut().zip(&wide).for_each(|(cell, &right)| *cell += left * right);
+                        }
+                    }
+                    sum
+                },
+            )
+        })
+        .collect();
+    let mut gram = vec![0f64; dim * dim];
+    for partial in partial {
+        gram.iter_mut().zip(partial).for_each(|(sum, part)| *sum += part);
+    }
+    gram
+}
+
+/// Eight running sums in f64, added in a fixed order.
+#[inline(always)]
+fn dot(a: &[f32], b: &[f32]) -> f64 {
+    let mut sums = [0.0f64; 8];
+    let (a_blocks, a_rest) = a.as_chunks::<8>();
+    let (b_blocks, b_rest) = b.as_chunks::<8>();
+    for (a, b) in a_blocks.iter().zip(b_blocks) {
+        for ((sum, &a), &b) in sums.iter_mut().zip(a).zip(b) {
+            *sum += f64::from(a) * f64::from(b);
+        }
+    }
+    let rest: f64 = a_rest.iter().zip(b_rest).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum();
+    sums.iter().sum::<f64>() + rest
+}

@@ -1,0 +1,104 @@
+//! The interactions as one side's half-sweep reads them.
+//!
+//! Entities are renumbered by falling number of entries (ties by index): rows of similar cost and
+//! equal regularisation lie together, so do the rows that are gathered most, entities without entries fall off the end, and chunks of the factor matrix are
+//! contiguous, so that threads write disjoint slices.
+
+use crate::matrix::Csr;
+
+/// One side's entities with at least one entry, longest first.
+pub(super) struct Side {
+    /// Position to the caller's index.
+    pub(super) order: Vec<u32>,
+    /// `order.len() + 1` offsets into `indices` and `roots`.
+    offsets: Vec<usize>,
+    /// Positions on the other side.
+    indices: Vec<u32>,
+    /// Square roots of the weights.
+    roots: Vec<f32>,
+    /// Of each position.
+    pub(super) regularization: Vec<f32>,
+    /// Consecutive positions of roughly equal work; the same on any number of threads.
+    pub(super) chunks: Vec<std::ops::Range<usize>>,
+}
+
+/// Both sides, users first.
+pub(super) fn both(interactions: &Csr, regularization: impl Fn(usize, usize) -> f64 + Copy) -> (Side, Side) {
+    let (n_users, n_items) = (interactions.n_rows(), interactions.n_cols());
+    let mut item_counts = vec![0usize; n_items];
+    let mut user_counts = vec![0usize; n_users];
+    for (user, count) in user_counts.iter_mut().enumerate() {
+        let (items, _) = interactions.row(user);
+        *count = items.len();
+        for &item in items {
+            item_counts[item as usize] += 1;
+        }
+    }
+    let user_order = longest_first(&user_counts);
+    let item_order = longest_first(&item_counts);
+    let mut item_at = vec![0u32; n_items];
+    for (at, &item) in item_order.iter().enumerate() {
+        item_at[item as usize] = at as u32;
+    }
+    let mut users = Side::with_shape(user_order, &user_counts, |n| regularization(n, n_items) as f32);
+    let mut items = Side::with_shape(item_order, &item_counts, |n| regularization(n, n_users) as f32);
+    let mut next = items.offsets.clone();
+    for (at, &user) in users.order.iter().enumerate() {
+        let (cols, weights) = interactions.row(user as usize);
+        let from = users.offsets[at];
+        for (slot, (&col, &weight)) in (from..).zip(cols.iter().zip(weights)) {
+            let item = item_at[col as usize];
+            let root = weight.sqrt();
+            users.indices[slot] = item;
+            users.roots[slot] = root;
+            let slot = &mut next[item as usize];
+            items.indices[*slot] = at as u32;
+            items.roots[*slot] = root;
+            *slot += 1;
+        }
+    }
+    (users, items)
+}
+
+fn longest_first(counts: &[usize]) -> Vec<u32> {
+    let mut order: Vec<u32> = (0..counts.len() as u32).filter(|&at| counts[at as usize] > 0).collect();
+    order.sort_by_key(|&at| std::cmp::Reverse(counts[at as usize]));
+    order
+}
+
+/// A chunk ends when it has this many entries, counting `ROW_COST` for what every row costs.
+const CHUNK_COST: usize = 1 << 14;
+
+/// The work on a row that does not depend on its length, in entries.
+const ROW_COST: usize = 16;
+
+impl Side {
+    fn with_shape(order: Vec<u32>, counts: &[usize], regularization: impl Fn(usize) -> f32) -> Self {
+        let mut offsets = Vec::with_capacity(order.len() + 1);
+        let mut chunks = Vec::new();
+        let (mut end, mut cost, mut chunk_from) = (0, 0, 0);
+        offsets.push(end);
+        for (at, &entity) in order.iter().enumerate() {
+            end += counts[entity as usize];
+            cost += counts[entity as usize] + ROW_COST;
+            offsets.push(end);
+            if cost >= CHUNK_COST || at + 1 == order.len() {
+                chunks.push(chunk_from..at + 1);
+                (cost, chunk_from) = (0, at + 1);
+            }
+        }
+        let regularization = order.iter().map(|&entity| regularization(counts[entity as usize])).collect();
+        Self { order, offsets, indices: vec![0; end], roots: vec![0.0; end], regularization, chunks }
+    }
+
+    /// The number of entities with entries.
+    pub(super) fn len(&self) -> usize {
+        self.order.len()
+    }
+
+    /// One entity's positions on the other side and square roots of weights.
+    pub(super) fn row(&self, at: usize) -> (&[u32], &[f32]) {
+        let range = self.offsets[at]..self.offsets[at + 1];
+        (&self.indices[range.clone()], &self.roots[range])
+    }
+}
