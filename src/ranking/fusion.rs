@@ -1,0 +1,218 @@
+//! Standardised, weighted, concatenated.
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use crate::matrix::{Csr, Dense};
+
+use super::{Error, Source, Sources, Weights};
+
+/// Sources fused for retrieval. See the [room](super).
+pub struct Fusion<'a> {
+    pub(super) sources: Sources<'a>,
+    pub(super) weights: Weights,
+    /// One a dense source, in the order their columns are concatenated.
+    pub(super) parts: Vec<Part>,
+    items: Dense,
+    /// Euclidean norms of items' factors and embeddings, for evidence.
+    pub(super) factor_norms: Vec<f32>,
+    pub(super) content_norms: Vec<f32>,
+}
+
+/// A dense source's place in the concatenated vectors and its items' statistics.
+pub(super) struct Part {
+    pub(super) source: Source,
+    pub(super) weight: f32,
+    pub(super) columns: Range<usize>,
+    mean: Vec<f64>,
+    covariance: Vec<f64>,
+}
+
+/// A source's deviation below this share of its vector's length is rounding, not preference.
+const NO_DEVIATION: f64 = 1e-9;
+
+impl<'a> Fusion<'a> {
+    pub(super) fn new(sources: Sources<'a>, weights: &Weights) -> Result<Self, Error> {
+        let (n_users, n_items) = (sources.history.n_rows(), sources.history.n_cols());
+        let rows = |matrix, expected, found| {
+            if expected == found { Ok(()) } else { Err(Error::Rows { matrix, expected, found }) }
+        };
+        rows("segments", n_users, sources.segments.len())?;
+        rows("popularity", n_items, sources.popularity.n_rows())?;
+        rows("eligible", n_items, sources.eligible.len())?;
+        for (name, pair) in [("factors", sources.factors), ("content", sources.content)] {
+            let Some((users, items)) = pair else { continue };
+            rows(name, n_users, users.n_rows())?;
+            rows(name, n_items, items.n_rows())?;
+            if users.n_cols() != items.n_cols() {
+                return Err(Error::Columns {
+                    source_name: name,
+                    users: users.n_cols(),
+                    items: items.n_cols(),
+                });
+            }
+        }
+        let mut parts: Vec<Part> = Vec::new();
+        let mut matrices: Vec<&Dense> = Vec::new();
+        let candidates = [
+            (Source::Factors, weights.factors, sources.factors.map(|pair| pair.1)),
+            (Source::Content, weights.content, sources.content.map(|pair| pair.1)),
+            (Source::Popularity, weights.popularity, Some(sources.popularity)),
+        ];
+        for (source, weight, items) in candidates {
+            let Some(items) = items.filter(|_| weight > 0.0) else { continue };
+            let first = parts.last().map_or(0, |part: &Part| part.columns.end);
+            let (mean, covariance) = moments(items, sources.eligible);
+            parts.push(Part { source, weight, columns: first..first + items.n_cols(), mean, covariance });
+            matrices.push(items);
+        }
+        let n_cols = parts.last().map_or(0, |part| part.columns.end);
+        let mut items = Dense::zeros(n_items, n_cols);
+        for (part, matrix) in parts.iter().zip(&matrices) {
+            for item in 0..n_items {
+                items.row_mut(item)[part.columns.clone()].copy_from_slice(matrix.row(item));
+            }
+        }
+        let norms = |pair: Option<(&Dense, &Dense)>| match pair {
+            Some((_, items)) => (0..n_items).map(|item| norm(items.row(item))).collect(),
+            None => Vec::new(),
+        };
+        let (factor_norms, content_norms) = (norms(sources.factors), norms(sources.content));
+        Ok(Self { sources, weights: *weights, parts, items, factor_norms, content_norms })
+    }
+
+    /// Items × all columns.
+    pub fn items(&self) -> &Dense {
+        &self.items
+    }
+
+    /// The vectors of some users; their inner products with the items are the hybrid scores, but
+    /// for a constant a user.
+    pub fn queries(&self, users: &[u32]) -> Dense {
+        let mut queries = Dense::zeros(users.len(), self.items.n_cols());
+        let n_cols = self.items.n_cols().max(1);
+        queries.values_mut().par_chunks_mut(n_cols).zip(users).for_each(|(row, user)| {
+            self.query(*user as usize, row);
+        });
+        queries
+    }
+
+    /// The sparse scores of some users: their own history. `None` where it counts for nothing.
+    pub fn sparse(&self, users: &[u32]) -> Option<Csr> {
+        if self.weights.history == 0.0 {
+            return None;
+        }
+        Some(self.sources.history.select(users).map_rows(|values| {
+            let heaviest = values.iter().copied().fold(0.0, f32::max);
+            for value in values {
+                *value = history_score(*value, heaviest, self.weights.history);
+            }
+        }))
+    }
+
+    /// Writes a user's concatenated vector; returns what retrieval leaves out, a constant a source.
+    pub(super) fn query(&self, user: usize, row: &mut [f32]) -> [f32; 4] {
+        let mut constants = [0f32; 4];
+        for part in &self.parts {
+            let target = &mut row[part.columns.clone()];
+            self.user_vector(part.source, user, target);
+            let (mean, deviation) = part.moments_of(target);
+            let scale = if deviation > 0.0 { f64::from(part.weight) / deviation } else { 0.0 };
+            for value in target {
+                *value = (f64::from(*value) * scale) as f32;
+            }
+            constants[part.source as usize] = -(mean * scale) as f32;
+        }
+        constants
+    }
+
+    fn user_vector(&self, source: Source, user: usize, target: &mut [f32]) {
+        match source {
+            Source::Factors => copy(self.sources.factors, user, target),
+            Source::Content => copy(self.sources.content, user, target),
+            Source::Popularity => {
+                target.fill(0.0);
+                target[self.sources.segments[user] as usize] = 1.0;
+            }
+            Source::History => {}
+        }
+    }
+}
+
+fn copy(pair: Option<(&Dense, &Dense)>, user: usize, target: &mut [f32]) {
+    if let Some((users, _)) = pair {
+        target.copy_from_slice(users.row(user));
+    }
+}
+
+/// From 0 to `weight`.
+pub(super) fn history_score(value: f32, heaviest: f32, weight: f32) -> f32 {
+    if heaviest > 0.0 { weight * value.max(0.0).ln_1p() / heaviest.ln_1p() } else { 0.0 }
+}
+
+pub(super) fn norm(row: &[f32]) -> f32 {
+    row.iter().map(|value| value * value).sum::<f32>().sqrt()
+}
+
+impl Part {
+    /// Mean and standard deviation of `x · y` over the eligible items.
+    fn moments_of(&self, x: &[f32]) -> (f64, f64) {
+        let d = x.len();
+        let mean = x.iter().zip(&self.mean).map(|(x, mean)| f64::from(*x) * mean).sum();
+        let mut variance = 0.0;
+        let mut length = 0.0;
+        for (at, x_at) in x.iter().enumerate() {
+            let x_at = f64::from(*x_at);
+            let row = &self.covariance[at * d..(at + 1) * d];
+            let inner: f64 = x.iter().zip(row).map(|(x, c)| f64::from(*x) * c).sum();
+            variance += x_at * inner;
+            length += x_at * x_at;
+        }
+        let deviation = variance.max(0.0).sqrt();
+        (mean, if deviation > NO_DEVIATION * length.sqrt() { deviation } else { 0.0 })
+    }
+}
+
+/// Items a task sums before its partial sums are added in order.
+const CHUNK: usize = 4096;
+
+/// Mean and covariance of the eligible rows, in f64. Chunks are added in their order, so the result
+/// does not depend on which thread finished first.
+fn moments(items: &Dense, eligible: &[bool]) -> (Vec<f64>, Vec<f64>) {
+    let d = items.n_cols();
+    let rows: Vec<usize> = (0..items.n_rows()).filter(|item| eligible[*item]).collect();
+    let n = rows.len().max(1) as f64;
+    let mut mean = vec![0f64; d];
+    for item in &rows {
+        for (sum, value) in mean.iter_mut().zip(items.row(*item)) {
+            *sum += f64::from(*value) / n;
+        }
+    }
+    let mut covariance = vec![0f64; d * d];
+    for group in rows.chunks(CHUNK * rayon::current_num_threads()) {
+        let partial: Vec<Vec<f64>> = group
+            .par_chunks(CHUNK)
+            .map(|chunk| {
+                let mut sums = vec![0f64; d * d];
+                let mut centred = vec![0f64; d];
+                for item in chunk {
+                    for ((slot, value), mean) in centred.iter_mut().zip(items.row(*item)).zip(&mean) {
+                        *slot = f64::from(*value) - mean;
+                    }
+                    for (at, value) in centred.iter().enumerate() {
+                        if *value != 0.0 {
+                            let row = &mut sums[at * d..(at + 1) * d];
+                            row.iter_mut().zip(&centred).for_each(|(sum, other)| *sum += value * other);
+                        }
+                    }
+                }
+                sums
+            })
+            .collect();
+        for sums in partial {
+            covariance.iter_mut().zip(sums).for_each(|(total, sum)| *total += sum / n);
+        }
+    }
+    (mean, covariance)
+}
