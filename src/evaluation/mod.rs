@@ -1,0 +1,241 @@
+//! Honest offline evaluation: lists made from the past, compared with what came after.
+//!
+//! In: for each test user the items of the held-out time (the truth) and each system's list. Out: one
+//! Polars frame in long format, `system, metric, k, slice, value, low, high, baseline, users`.
+//!
+//! Accuracy, a mean over the users of a slice (Järvelin and Kekäläinen, 2002, for NDCG): with `T` the
+//! truth, `h_r` 1 where rank `r` hits it, and sums over ranks `1..=k`,
+//! `recall = Σh/|T|`, `precision = Σh/k`, `hit_rate = [Σh > 0]`, `mrr = 1/first hit`,
+//! `map = Σ h_r · (hits up to r)/r / min(|T|, k)`,
+//! `ndcg = Σ h_r/log2(r+1) / Σ_{r ≤ min(|T|, k)} 1/log2(r+1)`. A user without a list counts 0.
+//!
+//! Slices: `all`; `new` and `repeat` keep of the truth what the user had not, or had, turned to before
+//! (users whose truth is then empty are left out; lists are as published); `cold_items` keeps items
+//! nobody had turned to; `segment=…` keeps the users of an activity segment.
+//!
+//! Beyond accuracy, over all lists of a slice `all`: `coverage` (share of the eligible catalogue listed
+//! at all), `novelty` (mean `-log2` of an item's share of all interactions, plus one for each),
+//! `diversity` (mean over lists of `1 - cosine` of pairs of embeddings), `gini` (of how often items are
+//! listed; 0 is equal), `popularity_lift` (mean popularity of listed items over that of the catalogue)
+//! and `repeat_share` (rows the user had turned to before). `baseline` is the popularity system's value
+//! of the same metric, k and slice.
+//!
+//! Intervals are percentiles of `bootstrap` resamples of users (Efron, 1979), seeded; the same resamples
+//! serve every system, so that differences compare. The room trains nothing and sees no time.
+
+use polars::prelude::{Column, DataFrame, PolarsError};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::matrix::{Csr, Dense};
+
+mod accuracy;
+mod beyond;
+mod bootstrap;
+mod split;
+mod text;
+
+pub use split::Split;
+pub use text::table;
+
+/// The job's `[evaluation]` table.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, default, try_from = "Raw")]
+pub struct Config {
+    /// Whether a run evaluates.
+    pub enabled: bool,
+    /// The last days of the history, held out as the truth.
+    pub test_days: f64,
+    /// Of a history without usable times, the share of each user's items held out.
+    pub test_share: f64,
+    /// List lengths.
+    pub ks: Vec<usize>,
+    /// Resamples for the intervals.
+    pub bootstrap: usize,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Raw {
+    enabled: bool,
+    test_days: f64,
+    test_share: f64,
+    ks: Vec<usize>,
+    bootstrap: usize,
+}
+
+/// One recommender's lists, a list a test user.
+pub struct System {
+    /// Its name.
+    pub name: String,
+    /// Items, best first, in the order of [`Inputs::users`].
+    pub lists: Vec<Vec<u32>>,
+}
+
+/// What an evaluation compares.
+pub struct Inputs<'a> {
+    /// Users with a truth, as rows of `truth` and `seen`.
+    pub users: &'a [u32],
+    /// Users × items after the cut; values are not looked at.
+    pub truth: &'a Csr,
+    /// Users × items before the cut.
+    pub seen: &'a Csr,
+    /// Users per item before the cut.
+    pub popularity: &'a [u32],
+    /// Each user's segment.
+    pub segments: &'a [u32],
+    /// Segments by code.
+    pub segment_names: &'a [String],
+    /// Items × dim, for diversity.
+    pub embeddings: Option<&'a Dense>,
+    /// Whether an item may be listed.
+    pub eligible: &'a [bool],
+    /// What is compared; the one called `popularity` is the baseline.
+    pub systems: &'a [System],
+}
+
+/// Why there are no metrics.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A value of `[evaluation]` that cannot be used.
+    #[error("`evaluation.{key}`: expected {expected}; found {found}")]
+    Config {
+        /// Which.
+        key: &'static str,
+        /// What would do.
+        expected: &'static str,
+        /// What was given.
+        found: String,
+    },
+    /// A system does not have a list for each test user.
+    #[error("system `{system}` has {found} lists; expected {expected}, one a test user")]
+    Lists {
+        /// Which.
+        system: String,
+        /// Test users.
+        expected: usize,
+        /// Lists.
+        found: usize,
+    },
+    /// The frame could not be made.
+    #[error("cannot make the metrics frame")]
+    Frame(#[from] PolarsError),
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { enabled: true, test_days: 7.0, test_share: 0.2, ks: vec![10, 20, 50], bootstrap: 200 }
+    }
+}
+
+impl Default for Raw {
+    fn default() -> Self {
+        let Config { enabled, test_days, test_share, ks, bootstrap } = Config::default();
+        Self { enabled, test_days, test_share, ks, bootstrap }
+    }
+}
+
+impl TryFrom<Raw> for Config {
+    type Error = Error;
+
+    fn try_from(raw: Raw) -> Result<Self, Error> {
+        let refuse = |key, expected, found: String| Err(Error::Config { key, expected, found });
+        if !(raw.test_days.is_finite() && raw.test_days > 0.0) {
+            return refuse("test_days", "a number of days above 0", raw.test_days.to_string());
+        }
+        if !(raw.test_share > 0.0 && raw.test_share < 1.0) {
+            return refuse("test_share", "a share between 0 and 1", raw.test_share.to_string());
+        }
+        if raw.ks.is_empty() || raw.ks.iter().any(|k| !(1..=10_000).contains(k)) {
+            return refuse("ks", "lengths from 1 to 10000", format!("{:?}", raw.ks));
+        }
+        if !(1..=10_000).contains(&raw.bootstrap) {
+            return refuse("bootstrap", "1 to 10000 resamples", raw.bootstrap.to_string());
+        }
+        let Raw { enabled, test_days, test_share, ks, bootstrap } = raw;
+        Ok(Self { enabled, test_days, test_share, ks, bootstrap })
+    }
+}
+
+impl Config {
+    /// The held-out days, where a run evaluates.
+    pub fn held_out_days(&self) -> Option<f64> {
+        self.enabled.then_some(self.test_days)
+    }
+
+    /// The longest list looked at.
+    pub fn longest(&self) -> usize {
+        self.ks.iter().copied().max().unwrap_or(0)
+    }
+}
+
+/// One row of the result.
+struct Row {
+    system: String,
+    metric: &'static str,
+    k: usize,
+    slice: String,
+    value: f64,
+    interval: Option<(f64, f64)>,
+    users: usize,
+}
+
+/// Computes every metric of every system; rows come in the order of systems, slices, lengths, metrics.
+///
+/// # Errors
+/// If a system lacks lists.
+pub fn evaluate(inputs: &Inputs, config: &Config, seed: u64) -> Result<DataFrame, Error> {
+    let n_users = inputs.users.len();
+    for system in inputs.systems {
+        if system.lists.len() != n_users {
+            let (expected, found) = (n_users, system.lists.len());
+            return Err(Error::Lists { system: system.name.clone(), expected, found });
+        }
+    }
+    let resamples = bootstrap::resamples(n_users, config.bootstrap, seed);
+    let slices = accuracy::slices(inputs);
+    let of_system = |system: &System| {
+        let mut rows: Vec<Row> = Vec::new();
+        for slice in &slices {
+            for &k in &config.ks {
+                rows.extend(accuracy::rows(system, slice, k, &resamples));
+            }
+        }
+        for &k in &config.ks {
+            rows.extend(beyond::rows(inputs, system, k));
+        }
+        rows
+    };
+    let rows: Vec<Vec<Row>> = inputs.systems.par_iter().map(of_system).collect();
+    frame(&rows.into_iter().flatten().collect::<Vec<_>>())
+}
+
+fn frame(rows: &[Row]) -> Result<DataFrame, Error> {
+    let same = |a: &Row, b: &Row| a.metric == b.metric && a.k == b.k && a.slice == b.slice;
+    let baselines: Vec<&Row> = rows.iter().filter(|row| row.system == "popularity").collect();
+    let baseline: Vec<Option<f64>> = rows
+        .iter()
+        .map(|row| baselines.iter().find(|other| same(row, other)).map(|other| other.value))
+        .collect();
+    let text = |of: &dyn Fn(&Row) -> String| rows.iter().map(of).collect::<Vec<String>>();
+    let column = |name: &str, values: Vec<String>| Column::new(name.into(), values);
+    let bound =
+        |of: &dyn Fn((f64, f64)) -> f64| rows.iter().map(|row| row.interval.map(of)).collect::<Vec<_>>();
+    Ok(DataFrame::new(
+        rows.len(),
+        vec![
+            column("system", text(&|row| row.system.clone())),
+            column("metric", text(&|row| row.metric.to_owned())),
+            Column::new("k".into(), rows.iter().map(|row| row.k as u32).collect::<Vec<_>>()),
+            column("slice", text(&|row| row.slice.clone())),
+            Column::new("value".into(), rows.iter().map(|row| row.value).collect::<Vec<_>>()),
+            Column::new("low".into(), bound(&|interval| interval.0)),
+            Column::new("high".into(), bound(&|interval| interval.1)),
+            Column::new("baseline".into(), baseline),
+            Column::new("users".into(), rows.iter().map(|row| row.users as u32).collect::<Vec<_>>()),
+        ],
+    )?)
+}
+
+#[cfg(test)]
+mod tests;

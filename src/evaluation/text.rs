@@ -1,0 +1,47 @@
+//! The metrics as a small table for people.
+
+use polars::prelude::{DataFrame, PolarsError};
+
+/// The accuracy of every system at one length over one slice, a system a row, with intervals.
+///
+/// # Errors
+/// If the frame is not one of this room's.
+pub fn table(frame: &DataFrame, k: usize, slice: &str) -> Result<String, PolarsError> {
+    const SHOWN: [&str; 3] = ["recall", "ndcg", "hit_rate"];
+    let text = |name: &str| frame.column(name)?.str().cloned();
+    let (systems, metrics, slices) = (text("system")?, text("metric")?, text("slice")?);
+    let ks = frame.column("k")?.u32()?.clone();
+    let number = |name: &str| frame.column(name)?.f64().cloned();
+    let (values, lows, highs) = (number("value")?, number("low")?, number("high")?);
+    let users = frame.column("users")?.u32()?.clone();
+
+    let mut order: Vec<&str> = Vec::new();
+    for system in systems.iter().flatten() {
+        if !order.contains(&system) {
+            order.push(system);
+        }
+    }
+    let mut counted = 0;
+    let mut lines = Vec::new();
+    for system in order {
+        let mut line = format!("  {system:<12}");
+        for shown in SHOWN {
+            let at = (0..frame.height()).find(|at| {
+                systems.get(*at) == Some(system)
+                    && metrics.get(*at) == Some(shown)
+                    && ks.get(*at) == Some(k as u32)
+                    && slices.get(*at) == Some(slice)
+            });
+            let Some(at) = at else { continue };
+            counted = users.get(at).unwrap_or(0);
+            let number = |values: &polars::prelude::Float64Chunked| values.get(at).unwrap_or(f64::NAN);
+            line += &format!("  {:.4} ({:.4}-{:.4})", number(&values), number(&lows), number(&highs));
+        }
+        lines.push(line);
+    }
+    let mut heading = format!("  {:<12}", format!("{slice} @{k}"));
+    for shown in SHOWN {
+        heading += &format!("  {shown:<22}");
+    }
+    Ok(format!("{}  {counted} users\n{}\n", heading.trim_end(), lines.join("\n")))
+}
