@@ -1,0 +1,134 @@
+//! `manifest.json`: what a run was made from, what it made, and what it cost.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::Error;
+use super::files::read_json;
+
+/// A run's record. Keys only ever get added; one that an older run lacks reads as empty.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Manifest {
+    /// The program's version.
+    pub lamplighter: String,
+    /// What the program was built for: system, processor, profile. Set when the run is published.
+    pub build: String,
+    /// The run.
+    pub run_id: String,
+    /// The job's name.
+    pub job: String,
+    /// The run date.
+    pub date: String,
+    /// When the run's process began, RFC 3339, UTC; a resumed run's last process.
+    pub started_at: String,
+    /// When the manifest was written.
+    pub finished_at: String,
+    /// The job file's text, `--set` applied.
+    pub job_text: String,
+    /// The job's seed.
+    pub seed: u64,
+    /// Threads used.
+    pub threads: usize,
+    /// Every input file.
+    pub inputs: Vec<InputFile>,
+    /// What became of every event: `read = kept + rejected + excluded`.
+    pub events: Rows,
+    /// What became of every catalogue row.
+    pub items: Rows,
+    /// Published tables by name.
+    pub tables: BTreeMap<String, TableRecord>,
+    /// Stages in order.
+    pub stages: Vec<StageRecord>,
+    /// The process's highest resident memory, in bytes.
+    pub peak_memory_bytes: u64,
+    /// What the operator should know.
+    pub warnings: Vec<String>,
+    /// The evaluation in short, by metric.
+    pub metrics: BTreeMap<String, Value>,
+    /// What stages learned: objectives, metrics, counts.
+    pub facts: BTreeMap<String, Value>,
+}
+
+/// An input file as it was read.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct InputFile {
+    /// Which of the job's inputs.
+    pub input: String,
+    /// Where it is.
+    pub path: String,
+    /// Bytes.
+    pub size: u64,
+    /// When it was last changed, in nanoseconds since 1970.
+    pub modified_ns: u64,
+    /// Rows.
+    pub rows: u64,
+}
+
+/// What became of an input's rows.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Rows {
+    /// Rows read.
+    pub read: u64,
+    /// Rows that count.
+    pub kept: u64,
+    /// Faulty rows by reason.
+    pub rejected: BTreeMap<String, u64>,
+    /// Unwanted rows by reason.
+    pub excluded: BTreeMap<String, u64>,
+}
+
+/// A published table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableRecord {
+    /// Rows of all its files.
+    pub rows: u64,
+    /// Bytes of all its files.
+    pub bytes: u64,
+    /// How many files.
+    pub files: u64,
+}
+
+/// A stage as the run went through it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct StageRecord {
+    /// Its name.
+    pub name: String,
+    /// The hash that decides whether it may be reused.
+    pub fingerprint: String,
+    /// How long this run spent on it.
+    pub elapsed_ms: u64,
+    /// The run whose result was taken, if one was.
+    pub reused_from: Option<String>,
+}
+
+/// A run's manifest; `None` where the run has none, so is not complete.
+///
+/// # Errors
+/// If it is there and cannot be read.
+pub fn read_manifest(run: &Path) -> Result<Option<Manifest>, Error> {
+    read_json(&run.join("manifest.json"))
+}
+
+impl Manifest {
+    /// Records a stage.
+    pub fn stage(&mut self, name: &str, fingerprint: &str, elapsed: Duration, reused_from: Option<String>) {
+        self.stages.push(StageRecord {
+            name: name.to_owned(),
+            fingerprint: fingerprint.to_owned(),
+            elapsed_ms: elapsed.as_millis() as u64,
+            reused_from,
+        });
+    }
+}
+
+impl fmt::Display for TableRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} rows, {} bytes, {} files", self.rows, self.bytes, self.files)
+    }
+}

@@ -1,0 +1,110 @@
+//! Runs on disk: their folders, their stages, their manifest, and the one-step switch of `CURRENT`.
+//!
+//! ```text
+//! <output>/.nightly.lock             held while a run of the job works; dies with the process
+//! <output>/CURRENT                   {"run_id": …}: the run that readers load
+//! <output>/runs/nightly-2026-11-21-1/
+//!     manifest.json                  written last: a run with it is complete
+//!     stages/behavior/stage.json     written last: a stage with it is complete
+//!     recommendations/…              the published tables
+//! ```
+//!
+//! Invariants: a file appears under its name only when it is whole (written beside it, forced to
+//! disk with its folder, renamed); `CURRENT` names only complete runs, whose tables are there as
+//! their manifest counts them; a process killed at any moment leaves nothing that needs cleaning up
+//! by hand. The room never looks into a table, except to check it before it is published
+//! ([`check()`]).
+//!
+//! Cost: a stage that is taken from an earlier run costs its links, not its bytes; the check reads
+//! four to five columns of every list once, a batch of rows at a time.
+
+use std::path::PathBuf;
+
+use chrono::NaiveDate;
+use serde::{Deserialize, Serialize};
+
+mod check;
+mod files;
+mod manifest;
+mod problem;
+mod runs;
+mod stages;
+
+pub use check::{Listed, check, count};
+pub use manifest::{InputFile, Manifest, Rows, StageRecord, TableRecord, read_manifest};
+pub use problem::{Fault, Problem};
+pub use runs::{Output, Run, RunInfo, current, list_runs};
+pub use stages::{DoneStage, Fingerprint, Stage, StageWriter};
+
+/// What `CURRENT` says.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+pub struct Current {
+    /// The run that readers load.
+    pub run_id: String,
+    /// Its folder, relative to the folder `CURRENT` is in.
+    pub path: String,
+    /// The job.
+    pub job: String,
+    /// When it was published, RFC 3339, UTC.
+    pub published_at: String,
+}
+
+/// Why a run could not be opened, completed or published.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file system refused.
+    #[error("cannot {action} {}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the file system reported.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A JSON file of ours does not parse.
+    #[error("{}: expected what this program writes there", path.display())]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// Where it goes wrong.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// Another process runs the job.
+    #[error("{}: another run of this job is working ({holder})", path.display())]
+    Locked {
+        /// The lock file.
+        path: PathBuf,
+        /// What it says of its holder.
+        holder: String,
+    },
+    /// A written table cannot be read back.
+    #[error("cannot read back {}", path.display())]
+    ReadBack {
+        /// The file.
+        path: PathBuf,
+        /// What the reader reported.
+        #[source]
+        source: parquet::errors::ParquetError,
+    },
+    /// A written table breaks its contract; nothing is published.
+    #[error("table `{table}`, {}: {problem}", path.display())]
+    Broken {
+        /// The table.
+        table: String,
+        /// The file, or the table's folder where no one file is at fault.
+        path: PathBuf,
+        /// The rule that is broken, and where.
+        problem: Box<Problem>,
+    },
+}
+
+/// The name of one attempt at a job's night.
+fn run_id(job: &str, date: NaiveDate, attempt: u32) -> String {
+    format!("{job}-{date}-{attempt}")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,267 @@
+//! Output folders, their lock, their runs, and `CURRENT`.
+
+use std::fs::{self, File, TryLockError};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use chrono::{NaiveDate, Utc};
+
+use super::check::count;
+use super::files::{
+    create_folder, entries, io, link, link_tree, parent, read_json, remove, sync, write_json,
+};
+use super::manifest::Manifest;
+use super::problem::Problem;
+use super::stages::{self, DoneStage, Stage};
+use super::{Current, Error, run_id};
+
+/// A job's output folder, locked for one process.
+#[derive(Debug)]
+pub struct Output {
+    root: PathBuf,
+    job: String,
+    /// Held open: the lock goes when the process does, however it ends.
+    _lock: File,
+}
+
+/// One attempt at one night.
+#[derive(Debug)]
+pub struct Run {
+    root: PathBuf,
+    job: String,
+    id: String,
+    resumed: bool,
+    /// Folders of earlier runs, newest first, whose stages may be adopted.
+    earlier: Vec<PathBuf>,
+}
+
+/// A run as `runs` lists it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunInfo {
+    /// Its name.
+    pub id: String,
+    /// Its folder.
+    pub folder: PathBuf,
+    /// Its date.
+    pub date: NaiveDate,
+    /// Its attempt, from 1.
+    pub attempt: u32,
+    /// Whether it has a manifest.
+    pub complete: bool,
+}
+
+impl Output {
+    /// Makes the folder where missing, and takes the job's lock.
+    ///
+    /// # Errors
+    /// [`Error::Locked`] where another process holds it.
+    pub fn open(root: &Path, job: &str) -> Result<Self, Error> {
+        create_folder(&root.join("runs"))?;
+        sync(root)?;
+        let path = root.join(format!(".{job}.lock"));
+        let mut lock = File::options()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .open(&path)
+            .map_err(io("open", &path))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let holder = fs::read_to_string(&path).unwrap_or_default().trim().to_owned();
+                return Err(Error::Locked { path, holder });
+            }
+            Err(TryLockError::Error(source)) => return Err(io("lock", &path)(source)),
+        }
+        lock.set_len(0).map_err(io("write", &path))?;
+        let holder = format!("pid {}{}, since {}\n", std::process::id(), on_host(), Utc::now().to_rfc3339());
+        lock.write_all(holder.as_bytes()).map_err(io("write", &path))?;
+        Ok(Self { root: root.to_owned(), job: job.to_owned(), _lock: lock })
+    }
+
+    /// Goes on with the date's newest run where it is unfinished, else begins the next attempt.
+    ///
+    /// An unfinished run keeps its complete stages and no other folder: tables are put in place anew,
+    /// so that none of a job as it was before can be published with it.
+    ///
+    /// # Errors
+    /// If folders cannot be read or made.
+    pub fn start(&self, date: NaiveDate) -> Result<Run, Error> {
+        let runs = list_runs(&self.root, &self.job)?;
+        let newest = runs.iter().filter(|run| run.date == date).max_by_key(|run| run.attempt);
+        let (id, resumed) = match newest {
+            Some(run) if !run.complete => (run.id.clone(), true),
+            Some(run) => (run_id(&self.job, date, run.attempt + 1), false),
+            None => (run_id(&self.job, date, 1), false),
+        };
+        let folder = self.root.join("runs").join(&id);
+        let stages = folder.join("stages");
+        create_folder(&stages)?;
+        if resumed {
+            clear(&folder, |name| name != "stages")?;
+            clear(&stages, |name| name.starts_with('.'))?;
+        }
+        sync(&folder)?;
+        sync(parent(&folder))?;
+        let earlier = runs.into_iter().rev().filter(|run| run.id != id).map(|run| run.folder).collect();
+        Ok(Run { root: self.root.clone(), job: self.job.clone(), id, resumed, earlier })
+    }
+
+    /// Complete stages of this name, newest run first.
+    ///
+    /// # Errors
+    /// If folders cannot be read.
+    pub fn earlier(&self, stage: &str) -> Result<Vec<DoneStage>, Error> {
+        let runs = list_runs(&self.root, &self.job)?;
+        Ok(runs.iter().rev().filter_map(|run| stages::complete(&run.folder, stage)).collect())
+    }
+}
+
+impl Run {
+    /// Its name: job, date, attempt.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Its folder.
+    pub fn folder(&self) -> PathBuf {
+        self.root.join("runs").join(&self.id)
+    }
+
+    /// Whether an earlier process began it.
+    pub fn resumed(&self) -> bool {
+        self.resumed
+    }
+
+    /// An empty folder for temporary files, on the run's own disk.
+    ///
+    /// # Errors
+    /// If it cannot be made.
+    pub fn scratch(&self) -> Result<PathBuf, Error> {
+        let scratch = self.folder().join(".scratch");
+        remove(&scratch)?;
+        create_folder(&scratch)?;
+        Ok(scratch)
+    }
+
+    /// What there is of a stage: a complete result of the same fingerprint, from this run or adopted
+    /// from an earlier one, or a folder to write it in.
+    ///
+    /// # Errors
+    /// If folders cannot be read or made.
+    pub fn stage(&self, name: &str, fingerprint: &str) -> Result<Stage, Error> {
+        stages::open(&self.folder(), &self.id, &self.earlier, name, fingerprint)
+    }
+
+    /// Makes a table of a complete stage part of the published run, without a second copy of its
+    /// bytes where the file system has hard links.
+    ///
+    /// # Errors
+    /// If files cannot be linked or copied.
+    pub fn publish_table(&self, stage: &Path, table: &str) -> Result<(), Error> {
+        let target = self.folder().join(table);
+        remove(&target)?;
+        link_tree(&stage.join(table), &target)
+    }
+
+    /// Makes one file part of the published run.
+    ///
+    /// # Errors
+    /// If it cannot be linked or copied.
+    pub fn publish_file(&self, from: &Path, to: &str) -> Result<(), Error> {
+        let target = self.folder().join(to);
+        remove(&target)?;
+        let folder = parent(&target);
+        create_folder(folder)?;
+        link(from, &target)?;
+        // A new folder is on disk only when the one it is in is: up to the run's own.
+        let run = self.folder();
+        folder.ancestors().take_while(|folder| folder.starts_with(&run)).try_for_each(sync)
+    }
+
+    /// Writes the manifest, which completes the run, then switches `CURRENT` to it in one step.
+    ///
+    /// # Errors
+    /// If a table is not as the manifest counts it, or the disk refuses; `CURRENT` then names the run
+    /// it named before.
+    pub fn publish(&self, manifest: &Manifest) -> Result<(), Error> {
+        let folder = self.folder();
+        remove(&folder.join(".scratch"))?;
+        for (table, recorded) in &manifest.tables {
+            let path = folder.join(table);
+            let found = count(&path)?;
+            if found != *recorded {
+                let problem = Box::new(Problem::Record { recorded: *recorded, found });
+                return Err(Error::Broken { table: table.clone(), path, problem });
+            }
+        }
+        let manifest = Manifest { build: built_for(), ..manifest.clone() };
+        write_json(&folder.join("manifest.json"), &self.id, &manifest)?;
+        let current = Current {
+            run_id: self.id.clone(),
+            path: format!("runs/{}", self.id),
+            job: self.job.clone(),
+            published_at: Utc::now().to_rfc3339(),
+        };
+        write_json(&self.root.join("CURRENT"), &self.job, &current)
+    }
+}
+
+/// The run that readers load, if any has been published.
+///
+/// # Errors
+/// If `CURRENT` is there and cannot be read.
+pub fn current(root: &Path) -> Result<Option<Current>, Error> {
+    read_json(&root.join("CURRENT"))
+}
+
+/// A job's runs, oldest first; attempts are ordered as numbers.
+///
+/// # Errors
+/// If the folder cannot be read.
+pub fn list_runs(root: &Path, job: &str) -> Result<Vec<RunInfo>, Error> {
+    let folder = root.join("runs");
+    if !folder.exists() {
+        return Ok(Vec::new());
+    }
+    let mut runs = Vec::new();
+    for path in entries(&folder)? {
+        let Some(id) = path.file_name().and_then(|name| name.to_str()) else { continue };
+        let Some((date, attempt)) = parse_run_id(id, job) else { continue };
+        let complete = path.join("manifest.json").exists();
+        runs.push(RunInfo { id: id.to_owned(), folder: path.clone(), date, attempt, complete });
+    }
+    runs.sort_by_key(|run| (run.date, run.attempt));
+    Ok(runs)
+}
+
+fn parse_run_id(id: &str, job: &str) -> Option<(NaiveDate, u32)> {
+    let rest = id.strip_prefix(job)?.strip_prefix('-')?;
+    let (date, attempt) = rest.rsplit_once('-')?;
+    let (date, attempt) = (date.parse().ok()?, attempt.parse().ok()?);
+    // Dates and numbers parse from more spellings than the one that names a run.
+    (run_id(job, date, attempt) == id).then_some((date, attempt))
+}
+
+/// Removes a folder's folders of these names.
+fn clear(folder: &Path, unwanted: impl Fn(&str) -> bool) -> Result<(), Error> {
+    for path in entries(folder)? {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if path.is_dir() && unwanted(&name) {
+            remove(&path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Where a lock is held, for outputs that several machines share; empty where the system does not tell.
+fn on_host() -> String {
+    let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    if name.trim().is_empty() { String::new() } else { format!(" on {}", name.trim()) }
+}
+
+fn built_for() -> String {
+    let profile = if cfg!(debug_assertions) { "debug" } else { "release" };
+    format!("{} {} {profile}", std::env::consts::OS, std::env::consts::ARCH)
+}

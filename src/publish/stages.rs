@@ -1,0 +1,203 @@
+//! Stage folders: written beside their place, completed in one step, adopted by later runs.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use parquet::file::reader::{FileReader, SerializedFileReader};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::Error;
+use super::files::{create_folder, io, link_tree, parent, read_json, remove, sync, tree, write_json};
+
+/// What there is of a stage.
+#[derive(Debug)]
+pub enum Stage {
+    /// It is complete, with the fingerprint asked for.
+    Done(DoneStage),
+    /// It has to be done.
+    Todo(StageWriter),
+}
+
+/// A complete stage. Its files are never written to again: later runs share them by hard links.
+#[derive(Debug)]
+pub struct DoneStage {
+    folder: PathBuf,
+    record: Record,
+}
+
+/// A stage being written.
+#[derive(Debug)]
+pub struct StageWriter {
+    /// Where it is written.
+    folder: PathBuf,
+    /// Where it belongs once it is whole.
+    place: PathBuf,
+    record: Record,
+    began: Instant,
+}
+
+/// `stage.json`, written last.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Record {
+    stage: String,
+    fingerprint: String,
+    made_by: String,
+    elapsed_ms: u64,
+    bytes: u64,
+    /// Every file by its path below the stage's folder.
+    files: BTreeMap<String, FileRecord>,
+    facts: Value,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct FileRecord {
+    bytes: u64,
+    /// What a Parquet file's footer says; other files have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    rows: Option<u64>,
+}
+
+/// A hash over everything that decides a stage's result.
+#[derive(Clone, Debug)]
+pub struct Fingerprint {
+    hasher: blake3::Hasher,
+}
+
+impl Fingerprint {
+    /// Begins with the stage's name.
+    pub fn new(stage: &str) -> Self {
+        Self { hasher: blake3::Hasher::new() }.add("stage", stage)
+    }
+
+    /// Adds a named value; both are length-prefixed, so that fields cannot run into each other.
+    #[must_use]
+    pub fn add(mut self, key: &str, value: &str) -> Self {
+        for part in [key, value] {
+            self.hasher.update(&(part.len() as u64).to_le_bytes());
+            self.hasher.update(part.as_bytes());
+        }
+        self
+    }
+
+    /// The hash as 32 hexadecimal digits.
+    pub fn hex(&self) -> String {
+        self.hasher.finalize().to_hex()[..32].to_owned()
+    }
+}
+
+impl DoneStage {
+    /// Where its files are.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The run that did the work.
+    pub fn made_by(&self) -> &str {
+        &self.record.made_by
+    }
+
+    /// What the stage reported.
+    pub fn facts(&self) -> &Value {
+        &self.record.facts
+    }
+
+    /// Rows of its Parquet files, or of those below one of its folders.
+    pub fn rows(&self, below: &str) -> u64 {
+        let inside = |name: &str| Path::new(name).starts_with(below);
+        self.record.files.iter().filter(|(name, _)| inside(name)).filter_map(|(_, file)| file.rows).sum()
+    }
+}
+
+impl StageWriter {
+    /// The folder to write into.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Completes the stage: records its files, forces them to disk, gives the folder its name.
+    ///
+    /// # Errors
+    /// If the disk refuses, or a `.parquet` file has no footer; the stage is then as if it had never
+    /// begun.
+    pub fn finish(mut self, facts: Value) -> Result<DoneStage, Error> {
+        self.record.elapsed_ms = self.began.elapsed().as_millis() as u64;
+        self.record.facts = facts;
+        let (folders, files) = tree(&self.folder)?;
+        for path in &files {
+            let bytes = fs::metadata(path).map_err(io("read", path))?.len();
+            let rows = if is_parquet(path) { Some(footer_rows(path)?) } else { None };
+            sync(path)?;
+            let name = path.strip_prefix(&self.folder).unwrap_or(path).to_string_lossy().into_owned();
+            self.record.bytes += bytes;
+            self.record.files.insert(name, FileRecord { bytes, rows });
+        }
+        for folder in &folders {
+            sync(folder)?;
+        }
+        write_json(&self.folder.join("stage.json"), &self.record.made_by, &self.record)?;
+        fs::rename(&self.folder, &self.place).map_err(io("rename", &self.folder))?;
+        sync(parent(&self.place))?;
+        Ok(DoneStage { folder: self.place, record: self.record })
+    }
+}
+
+pub(super) fn open(
+    run: &Path,
+    run_id: &str,
+    earlier: &[PathBuf],
+    name: &str,
+    fingerprint: &str,
+) -> Result<Stage, Error> {
+    let stages = run.join("stages");
+    let folder = stages.join(name);
+    let same = |stage: &DoneStage| stage.record.fingerprint == fingerprint;
+    if let Some(stage) = complete(run, name).filter(same) {
+        return Ok(Stage::Done(stage));
+    }
+    let partial = stages.join(format!(".{name}.partial"));
+    remove(&folder)?;
+    remove(&partial)?;
+    if let Some(stage) = earlier.iter().filter_map(|run| complete(run, name)).find(same) {
+        link_tree(&stage.folder, &partial)?;
+        fs::rename(&partial, &folder).map_err(io("rename", &partial))?;
+        sync(&stages)?;
+        return Ok(Stage::Done(DoneStage { folder, record: stage.record }));
+    }
+    create_folder(&partial)?;
+    let record = Record {
+        stage: name.to_owned(),
+        fingerprint: fingerprint.to_owned(),
+        made_by: run_id.to_owned(),
+        elapsed_ms: 0,
+        bytes: 0,
+        files: BTreeMap::new(),
+        facts: Value::Null,
+    };
+    Ok(Stage::Todo(StageWriter { folder: partial, place: folder, record, began: Instant::now() }))
+}
+
+/// A run's stage, where it has a record and every file the record names in its recorded size. A
+/// record that cannot be read counts as none: the stage is done again rather than trusted.
+pub(super) fn complete(run: &Path, name: &str) -> Option<DoneStage> {
+    let folder = run.join("stages").join(name);
+    let record: Record = read_json(&folder.join("stage.json")).ok()??;
+    let whole = record.files.iter().all(|(name, file)| {
+        fs::metadata(folder.join(name)).is_ok_and(|found| found.is_file() && found.len() == file.bytes)
+    });
+    whole.then_some(DoneStage { folder, record })
+}
+
+pub(super) fn is_parquet(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "parquet")
+}
+
+/// Rows of a Parquet file as its footer counts them.
+pub(super) fn footer_rows(path: &Path) -> Result<u64, Error> {
+    let file = File::open(path).map_err(io("open", path))?;
+    let reader = SerializedFileReader::new(file)
+        .map_err(|source| Error::ReadBack { path: path.to_owned(), source })?;
+    Ok(reader.metadata().file_metadata().num_rows().max(0) as u64)
+}
