@@ -1,0 +1,342 @@
+//! The command line: arguments in, exit codes out.
+//!
+//! Data goes to stdout, everything else to stderr. Exit codes: 0 done, 1 failed while working, 2
+//! rejected before any work (usage, job file, inputs). An error is printed as its chain of causes
+//! and, where there is one, a hint. Nothing below this room prints, reads arguments or the
+//! environment.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use chrono::NaiveDate;
+use clap::{Args, Parser, Subcommand};
+
+use crate::error::Error;
+use crate::{job, pipeline};
+
+mod progress;
+mod summary;
+
+use progress::Progress;
+
+const EXAMPLES: &str = "\
+Examples:
+  lamplighter check jobs/nightly.toml                 Is everything there for tonight?
+  lamplighter run jobs/nightly.toml --dry-run         What would run, and what would it cost?
+  lamplighter run jobs/nightly.toml                   Make and publish tonight's lists
+  lamplighter show user jobs/nightly.toml 1           One user's list, with titles and reasons
+  lamplighter sql jobs/nightly.toml 'SELECT source, count(*) FROM recommendations GROUP BY 1'
+
+Exit codes:
+  0  done    1  failed while working; a retry resumes    2  rejected before any work; fix and retry";
+
+/// Batch recommendation on dataframes: a shop's Parquet in, recommendation lists as Parquet out.
+#[derive(Parser)]
+#[command(version, after_help = EXAMPLES, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// How progress and warnings are written to stderr.
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Auto, value_name = "FORMAT")]
+    log_format: LogFormat,
+    /// Only warnings and errors on stderr.
+    #[arg(long, short, global = true)]
+    quiet: bool,
+}
+
+/// How progress is written.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum LogFormat {
+    /// Bars on a terminal, lines elsewhere.
+    Auto,
+    /// One readable line an event.
+    Text,
+    /// One JSON object an event.
+    Json,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run a job: read, learn, rank, evaluate and publish.
+    ///
+    /// A killed run resumes at its first unfinished stage when it is started again; stages whose
+    /// inputs and parameters have not changed are reused. `CURRENT` names the new run only when
+    /// every file of it is complete and checked.
+    Run(RunArgs),
+    /// Check a job and its inputs; compute nothing.
+    ///
+    /// Reads the job file, the footers of all input files and the model folder, and says what is
+    /// wrong: the file, the column, what was expected and what was found.
+    Check(JobArgs),
+    /// Show one user, item, query or run for human eyes.
+    #[command(subcommand)]
+    Show(Show),
+    /// Query the current run: every table is a view, and `runs` lists all runs.
+    Sql(SqlArgs),
+    /// Plumbing: texts in a Parquet file to embeddings.
+    Encode(EncodeArgs),
+    /// Plumbing: weighted interactions to user and item factors.
+    Factorize(FactorizeArgs),
+    /// Plumbing: exact top-K items by inner product.
+    Retrieve(RetrieveArgs),
+}
+
+#[derive(Args)]
+struct JobArgs {
+    /// The job file.
+    job: PathBuf,
+    /// Override one key of the job; repeatable.
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+}
+
+#[derive(Args)]
+struct RunArgs {
+    #[command(flatten)]
+    job: JobArgs,
+    /// The run date, YYYY-MM-DD: later events are in the future. Default: the job's `date`, or today.
+    #[arg(long)]
+    date: Option<NaiveDate>,
+    /// Print the plan, what would be reused, and an estimate of memory and time; run nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// Stop after this stage; a later call without it goes on from there.
+    #[arg(long, value_name = "NAME", value_parser = clap::builder::PossibleValuesParser::new(pipeline::STAGES))]
+    stage: Option<String>,
+}
+
+#[derive(Subcommand)]
+enum Show {
+    /// A user's profile and list.
+    User(ShowArgs),
+    /// An item and the items listed with it.
+    Item(ShowArgs),
+    /// A search and the items listed for it.
+    Query(ShowArgs),
+    /// The current run, or the one named: what it read, learned and wrote.
+    Run {
+        /// The job file.
+        job: PathBuf,
+        /// The run's id.
+        run: Option<String>,
+    },
+}
+
+#[derive(Args)]
+struct ShowArgs {
+    /// The job file.
+    job: PathBuf,
+    /// The id as the shop writes it, or the words searched for.
+    id: String,
+    /// How many rows of its list.
+    #[arg(long, short = 'k', default_value_t = 10)]
+    k: usize,
+}
+
+#[derive(Args)]
+struct SqlArgs {
+    /// The job file.
+    job: PathBuf,
+    /// One statement.
+    statement: String,
+}
+
+#[derive(Args)]
+struct EncodeArgs {
+    /// Parquet with the id and text columns.
+    #[arg(long)]
+    input: PathBuf,
+    /// The id column, kept as it is.
+    #[arg(long)]
+    id: String,
+    /// Text columns, joined by " | " in this order.
+    #[arg(long, value_delimiter = ',', required = true)]
+    text: Vec<String>,
+    /// Model folder (config.json, tokenizer.json, model.safetensors) or hub name.
+    #[arg(long)]
+    model: String,
+    /// cpu, cuda or metal.
+    #[arg(long, default_value = "cpu")]
+    device: String,
+    /// Longer texts are cut to this many tokens.
+    #[arg(long, default_value_t = 128)]
+    max_tokens: usize,
+    /// Parquet to write: the id and `embedding`, a FixedSizeList of f32 of unit norm.
+    #[arg(long)]
+    out: PathBuf,
+    /// Threads; all cores where it is 0.
+    #[arg(long, default_value_t = 0)]
+    threads: usize,
+}
+
+#[derive(Args)]
+struct FactorizeArgs {
+    /// Parquet with `user_idx` or `user_id`, `item_idx` or `item_id`, `weight`.
+    #[arg(long)]
+    input: PathBuf,
+    /// Factors an entity.
+    #[arg(long, default_value_t = 64)]
+    rank: usize,
+    /// Sweeps over users and items.
+    #[arg(long, default_value_t = 16)]
+    iterations: usize,
+    /// Weight of every user-item pair in the objective.
+    #[arg(long, default_value_t = 0.1)]
+    unobserved_weight: f64,
+    /// Regularisation.
+    #[arg(long, default_value_t = 0.003)]
+    regularization: f64,
+    /// 1: regularisation grows with an entity's interactions; 0: it does not.
+    #[arg(long, default_value_t = 1.0)]
+    regularization_exponent: f64,
+    /// Seeds the first factors.
+    #[arg(long, default_value_t = 42)]
+    seed: u64,
+    /// Folder for `user_factors.parquet` and `item_factors.parquet`.
+    #[arg(long)]
+    out: PathBuf,
+    /// Threads; all cores where it is 0.
+    #[arg(long, default_value_t = 0)]
+    threads: usize,
+}
+
+#[derive(Args)]
+struct RetrieveArgs {
+    /// Parquet with an id column and a FixedSizeList<f32> column.
+    #[arg(long)]
+    queries: PathBuf,
+    /// Parquet with an id column and a FixedSizeList<f32> column of the same length.
+    #[arg(long)]
+    items: PathBuf,
+    /// Items a query.
+    #[arg(long)]
+    k: usize,
+    /// Parquet to write: query id, rank, item id, score.
+    #[arg(long)]
+    out: PathBuf,
+    /// Threads; all cores where it is 0.
+    #[arg(long, default_value_t = 0)]
+    threads: usize,
+}
+
+/// Parses the arguments, does what they say, and reports how it went.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are answers, not mistakes: clap prints those to stdout with code 0.
+            let code = error.exit_code() as u8;
+            let _ = error.print();
+            return ExitCode::from(code);
+        }
+    };
+    let mut progress = Progress::new(cli.log_format, cli.quiet);
+    match dispatch(cli.command, &mut progress) {
+        Ok(text) => {
+            progress.finish();
+            print(&text)
+        }
+        Err(error) => {
+            progress.finish();
+            report(&error);
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+/// Writes the answer to stdout; a reader that has gone away is not an error.
+fn print(text: &str) -> ExitCode {
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: cannot write to stdout: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn report(error: &Error) {
+    eprintln!("error: {error}");
+    let mut last = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        let text = inner.to_string();
+        // A transparent wrapper repeats its inner message; once is enough.
+        if text != last {
+            eprintln!("  caused by: {text}");
+        }
+        last = text;
+        cause = inner.source();
+    }
+    if let Some(hint) = error.hint() {
+        eprintln!("\nhint: {hint}");
+    }
+}
+
+fn dispatch(command: Command, progress: &mut Progress) -> Result<String, Error> {
+    match command {
+        Command::Run(args) => {
+            let job = job::load(&args.job.job, &args.job.set)?;
+            pipeline::use_threads(job.spec.threads);
+            let options = pipeline::Options { date: args.date, until_stage: args.stage };
+            if args.dry_run {
+                return pipeline::plan(&job, &options);
+            }
+            let outcome = pipeline::run(&job, &options, &mut |event| progress.on(event))?;
+            Ok(summary::text(&outcome))
+        }
+        Command::Check(args) => {
+            let job = job::load(&args.job, &args.set)?;
+            pipeline::check(&job)
+        }
+        Command::Show(show) => match show {
+            Show::User(args) => pipeline::show::user(&job::load(&args.job, &[])?, &args.id, args.k),
+            Show::Item(args) => pipeline::show::item(&job::load(&args.job, &[])?, &args.id, args.k),
+            Show::Query(args) => pipeline::show::query(&job::load(&args.job, &[])?, &args.id, args.k),
+            Show::Run { job, run } => pipeline::show::run(&job::load(&job, &[])?, run.as_deref()),
+        },
+        Command::Sql(args) => pipeline::show::sql(&job::load(&args.job, &[])?, &args.statement),
+        Command::Encode(args) => {
+            pipeline::use_threads(args.threads);
+            let task = pipeline::plumbing::Encode {
+                input: args.input,
+                id: args.id,
+                text: args.text,
+                model: args.model,
+                device: args.device,
+                max_tokens: args.max_tokens,
+                out: args.out,
+            };
+            pipeline::plumbing::encode(&task, &mut |event| progress.on(event))
+        }
+        Command::Factorize(args) => {
+            pipeline::use_threads(args.threads);
+            let task = pipeline::plumbing::Factorize {
+                input: args.input,
+                config: crate::factor::Config {
+                    rank: args.rank,
+                    iterations: args.iterations,
+                    unobserved_weight: args.unobserved_weight,
+                    regularization: args.regularization,
+                    regularization_exponent: args.regularization_exponent,
+                },
+                seed: args.seed,
+                out: args.out,
+            };
+            pipeline::plumbing::factorize(&task, &mut |event| progress.on(event))
+        }
+        Command::Retrieve(args) => {
+            pipeline::use_threads(args.threads);
+            let task = pipeline::plumbing::Retrieve {
+                queries: args.queries,
+                items: args.items,
+                k: args.k,
+                out: args.out,
+            };
+            pipeline::plumbing::retrieve(&task, &mut |event| progress.on(event))
+        }
+    }
+}

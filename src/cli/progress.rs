@@ -1,0 +1,120 @@
+//! Progress on stderr: bars on a terminal, log lines elsewhere.
+
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::LogFormat;
+use crate::pipeline::Event;
+
+/// Draws or logs what the pipeline reports.
+pub(super) struct Progress {
+    bars: bool,
+    bar: Option<ProgressBar>,
+    logged: Instant,
+}
+
+/// Log lines about the progress inside a stage come no faster than this.
+const LOG_EVERY: Duration = Duration::from_secs(5);
+
+impl Progress {
+    pub(super) fn new(format: LogFormat, quiet: bool) -> Self {
+        let terminal = std::io::stderr().is_terminal();
+        let level = if quiet { "warn" } else { "info" };
+        let logs = tracing_subscriber::fmt()
+            .with_writer(std::io::stderr)
+            .with_env_filter(tracing_subscriber::EnvFilter::new(format!("off,lamplighter={level}")))
+            .with_target(false)
+            .with_ansi(terminal && std::env::var_os("NO_COLOR").is_none());
+        // A subscriber is there already only when a test calls twice in one process.
+        let _ = match format {
+            LogFormat::Json => logs.json().try_init(),
+            LogFormat::Auto | LogFormat::Text => logs.try_init(),
+        };
+        let bars = terminal && !quiet && format == LogFormat::Auto;
+        Self { bars, bar: None, logged: Instant::now() }
+    }
+
+    pub(super) fn on(&mut self, event: Event) {
+        match event {
+            Event::Run { run_id, resumed } => {
+                self.line(&format!("run {run_id}{}", if resumed { " (resumed)" } else { "" }));
+            }
+            Event::Started { stage } => {
+                self.clear();
+                self.logged = Instant::now();
+                if self.bars {
+                    let bar = ProgressBar::new_spinner().with_message(stage.to_owned());
+                    bar.set_style(style("{spinner} {msg:<12} {elapsed}"));
+                    bar.enable_steady_tick(Duration::from_millis(120));
+                    self.bar = Some(bar);
+                } else {
+                    tracing::info!(stage, "started");
+                }
+            }
+            Event::Progress { stage, done, of, unit } => self.advance(stage, done, of, unit),
+            Event::Reused { stage, from } => {
+                self.clear();
+                self.stage_line(stage, &format!("reused from {from}"));
+            }
+            Event::Finished { stage, elapsed, note } => {
+                self.clear();
+                self.stage_line(stage, &format!("{:.1} s  {note}", elapsed.as_secs_f64()));
+            }
+            Event::Warning(text) => {
+                self.clear();
+                tracing::warn!("{text}");
+            }
+        }
+    }
+
+    pub(super) fn finish(&mut self) {
+        self.clear();
+    }
+
+    fn advance(&mut self, stage: &str, done: u64, of: u64, unit: &str) {
+        if !self.bars {
+            if self.logged.elapsed() >= LOG_EVERY {
+                self.logged = Instant::now();
+                tracing::info!(stage, done, of, unit, "working");
+            }
+            return;
+        }
+        let bar = self.bar.get_or_insert_with(|| ProgressBar::new(of).with_message(stage.to_owned()));
+        if bar.length() != Some(of) {
+            bar.set_length(of);
+            let template = format!(
+                "{{spinner}} {{msg:<12}} {{bar:30}} {{human_pos}}/{{human_len}} {unit} {{per_sec}} eta {{eta}}"
+            );
+            bar.set_style(style(&template));
+        }
+        bar.set_position(done);
+    }
+
+    fn clear(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+    }
+
+    fn line(&mut self, text: &str) {
+        if self.bars {
+            eprintln!("{text}");
+        } else {
+            tracing::info!("{text}");
+        }
+    }
+
+    fn stage_line(&mut self, stage: &str, text: &str) {
+        if self.bars {
+            eprintln!("  {stage:<12} {text}");
+        } else {
+            tracing::info!(stage, "{text}");
+        }
+    }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+}

@@ -1,0 +1,29 @@
+//! What a finished run says on stdout: read, learned, written, where, and what to do next.
+
+use crate::pipeline::{Outcome, show};
+
+pub(super) fn text(outcome: &Outcome) -> String {
+    let manifest = &outcome.manifest;
+    let mut text = show::describe(manifest);
+    if let Some(metrics) = &outcome.metrics {
+        text += &format!("\n{metrics}");
+    }
+    let memory = manifest.peak_memory_bytes as f64 / 1_073_741_824.0;
+    text += &format!("\n  {:.1} s", outcome.elapsed.as_secs_f64());
+    if memory > 0.0 {
+        text += &format!(", peak memory {memory:.2} GiB");
+    }
+    text += "\n";
+    if outcome.published {
+        text += &format!(
+            "\npublished {}\n\nnext: lamplighter show user JOB ID    one user's list\n      lamplighter sql JOB 'SELECT …'    every table is a view\n",
+            outcome.folder.display()
+        );
+    } else {
+        text += &format!(
+            "\nnot published yet: {}\nnext: the same command without --stage goes on\n",
+            outcome.folder.display()
+        );
+    }
+    text
+}

@@ -1,0 +1,277 @@
+//! The job file: TOML → a validated [`Job`].
+//!
+//! Nothing else reads TOML. Every room owns its table's type and defaults; this room composes them,
+//! applies `--set a.b=value`, and resolves paths against the job file's folder. An unknown key, a
+//! wrong type or a value out of range is refused with the line shown.
+
+use std::path::{Path, PathBuf};
+
+use chrono::NaiveDate;
+use serde::{Deserialize, Serialize};
+
+use crate::lake::input;
+use crate::{behavior, catalog, encoder, evaluation, factor, neighbors, profile, ranking};
+
+/// One nightly job. See the module doc of each room for its table's keys.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// Where the job was read from.
+    pub path: PathBuf,
+    /// The job's text after `--set`, as the manifest records it.
+    pub text: String,
+    /// The job's values.
+    pub spec: Spec,
+}
+
+/// The job file's top level.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Spec {
+    /// Names runs: lower-case letters, digits, `-` and `_`.
+    pub name: Name,
+    /// The folder that holds `runs/` and `CURRENT`.
+    pub output: PathBuf,
+    /// Seeds every random choice.
+    pub seed: u64,
+    /// The run date where `--date` is not given; today where neither is.
+    #[serde(default)]
+    pub date: Option<Date>,
+    /// Threads for SQL, encoding, factorisation and retrieval alike; all cores where it is 0.
+    #[serde(default)]
+    pub threads: usize,
+    /// Memory for SQL sorts and aggregations before they spill to disk.
+    #[serde(default = "default_sql_memory_mib")]
+    pub sql_memory_mib: usize,
+    /// Where the data is.
+    pub inputs: Inputs,
+    /// Events to implicit feedback.
+    #[serde(default)]
+    pub behavior: behavior::Config,
+    /// Which items may be listed.
+    #[serde(default)]
+    pub catalog: catalog::Config,
+    /// Texts to embeddings; without it content sources are off.
+    #[serde(default)]
+    pub encoder: Option<encoder::Config>,
+    /// Matrix factorisation.
+    #[serde(default)]
+    pub factors: factor::Config,
+    /// Item-item lists.
+    #[serde(default)]
+    pub neighbors: neighbors::Config,
+    /// Users' tastes.
+    #[serde(default)]
+    pub profile: profile::Config,
+    /// Fusion and lists.
+    #[serde(default)]
+    pub ranking: ranking::Config,
+    /// Offline evaluation; `evaluation.enabled = false` turns it off.
+    #[serde(default)]
+    pub evaluation: evaluation::Config,
+    /// Layout of the published tables.
+    #[serde(default)]
+    pub publish: Publish,
+}
+
+/// The job's `[inputs]` table.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Inputs {
+    /// Views, clicks, carts, purchases, searches.
+    pub events: input::Config,
+    /// The catalogue; without it the items are those of the events.
+    #[serde(default)]
+    pub items: Option<input::Config>,
+    /// Users' attributes, for statements that replace a shipped one (table `user_attributes`).
+    #[serde(default)]
+    pub users: Option<input::Config>,
+}
+
+/// The job's `[publish]` table.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Publish {
+    /// Folders `bucket=NN` that the recommendations are spread over, by user.
+    pub buckets: Buckets,
+}
+
+impl Default for Publish {
+    fn default() -> Self {
+        Self { buckets: Buckets(16) }
+    }
+}
+
+/// From 1 to 1,000.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(try_from = "u16")]
+pub struct Buckets(pub u16);
+
+/// A job's name, fit for a folder's name.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Name(pub String);
+
+/// A day written `YYYY-MM-DD`.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Date(pub NaiveDate);
+
+/// Why a job file was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file cannot be read.
+    #[error("cannot read the job file {}", path.display())]
+    Read {
+        /// The job file.
+        path: PathBuf,
+        /// What the file system reported.
+        #[source]
+        source: std::io::Error,
+    },
+    /// It is not a job.
+    #[error("{}: {excerpt}", path.display())]
+    Parse {
+        /// The job file.
+        path: PathBuf,
+        /// The line, the place in it and what is wrong.
+        excerpt: String,
+    },
+    /// A `--set` is not `key=value`.
+    #[error("--set {assignment}: expected KEY.KEY=VALUE with a TOML value; {problem}")]
+    Set {
+        /// As it was given.
+        assignment: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A value names nothing that can be used.
+    #[error("{expected}; found `{found}`")]
+    Value {
+        /// What would do.
+        expected: &'static str,
+        /// What was given.
+        found: String,
+    },
+}
+
+impl TryFrom<u16> for Buckets {
+    type Error = Error;
+
+    fn try_from(buckets: u16) -> Result<Self, Error> {
+        if (1..=1000).contains(&buckets) {
+            Ok(Self(buckets))
+        } else {
+            Err(Error::Value { expected: "expected 1 to 1000 buckets", found: buckets.to_string() })
+        }
+    }
+}
+
+impl TryFrom<String> for Name {
+    type Error = Error;
+
+    fn try_from(name: String) -> Result<Self, Error> {
+        let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_';
+        if !name.is_empty() && name.len() <= 64 && name.chars().all(fits) {
+            Ok(Self(name))
+        } else {
+            Err(Error::Value {
+                expected: "expected a name of at most 64 lower-case letters, digits, `-` and `_`",
+                found: name,
+            })
+        }
+    }
+}
+
+impl TryFrom<String> for Date {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self, Error> {
+        text.parse()
+            .map(Self)
+            .map_err(|_| Error::Value { expected: "expected a date YYYY-MM-DD", found: text })
+    }
+}
+
+fn default_sql_memory_mib() -> usize {
+    1536
+}
+
+/// Reads and validates a job file, each `--set` applied in order.
+///
+/// # Errors
+/// See [`Error`]; the message shows the line.
+pub fn load(path: &Path, sets: &[String]) -> Result<Job, Error> {
+    let read = std::fs::read_to_string(path);
+    let text = read.map_err(|source| Error::Read { path: path.to_owned(), source })?;
+    let text = if sets.is_empty() { text } else { with_sets(path, &text, sets)? };
+    let parsed: Result<Spec, toml::de::Error> = toml::from_str(&text);
+    let mut spec = parsed.map_err(|error| parse_error(path, &error))?;
+    spec.resolve(path.parent().unwrap_or(Path::new("")));
+    if spec.threads == 0 {
+        spec.threads = std::thread::available_parallelism().map_or(1, usize::from);
+    }
+    Ok(Job { path: path.to_owned(), text, spec })
+}
+
+fn parse_error(path: &Path, error: &toml::de::Error) -> Error {
+    Error::Parse { path: path.to_owned(), excerpt: error.to_string().trim_end().to_owned() }
+}
+
+/// The job's text with the assignments merged in; comments are lost, values and keys are not.
+fn with_sets(path: &Path, text: &str, sets: &[String]) -> Result<String, Error> {
+    let mut job: toml::Table = toml::from_str(text).map_err(|error| parse_error(path, &error))?;
+    for assignment in sets {
+        let refuse = |problem: String| Error::Set { assignment: assignment.clone(), problem };
+        let (key, value) = assignment.split_once('=').ok_or_else(|| refuse("found no `=`".to_owned()))?;
+        // A bare word is what people type for a string: quotes are taken as given.
+        let given: Result<toml::Table, _> = toml::from_str(&format!("value = {value}"));
+        let value = match given {
+            Ok(mut table) => table.remove("value").unwrap_or(toml::Value::String(value.to_owned())),
+            Err(_) => toml::Value::String(value.to_owned()),
+        };
+        let keys: Vec<&str> = key.trim().split('.').collect();
+        let (last, tables) = keys.split_last().ok_or_else(|| refuse("found no key".to_owned()))?;
+        let mut table = &mut job;
+        for key in tables {
+            let entry = table.entry(*key).or_insert_with(|| toml::Value::Table(toml::Table::new()));
+            let toml::Value::Table(inner) = entry else {
+                return Err(refuse(format!("`{key}` is not a table")));
+            };
+            table = inner;
+        }
+        table.insert((*last).to_owned(), value);
+    }
+    toml::to_string(&job)
+        .map_err(|error| Error::Set { assignment: sets.join(" "), problem: error.to_string() })
+}
+
+impl Spec {
+    fn resolve(&mut self, folder: &Path) {
+        let resolve = |path: &mut PathBuf| *path = folder.join(&*path);
+        resolve(&mut self.output);
+        let inputs = [Some(&mut self.inputs.events), self.inputs.items.as_mut(), self.inputs.users.as_mut()];
+        for input in inputs.into_iter().flatten() {
+            let relative = |path: &mut String| {
+                if !path.contains("://") {
+                    *path = folder.join(&*path).to_string_lossy().into_owned();
+                }
+            };
+            match &mut input.path {
+                input::Paths::One(path) => relative(path),
+                input::Paths::Many(paths) => paths.iter_mut().for_each(relative),
+            }
+            input.sql.iter_mut().for_each(resolve);
+        }
+        self.behavior.sql.values_mut().for_each(resolve);
+        if let Some(encoder) = &mut self.encoder {
+            // What exists beside the job, or is written as a path, is a folder; else a hub name.
+            let local = folder.join(&encoder.model);
+            if local.exists() || encoder.model.starts_with(['.', '/']) {
+                encoder.model = local.to_string_lossy().into_owned();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

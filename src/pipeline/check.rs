@@ -1,0 +1,78 @@
+//! Everything that can be wrong before any work: inputs, columns, types, model, device.
+
+use crate::error::Error;
+use crate::job::Job;
+use crate::lake::input::{self, Field, Input, Kind};
+use crate::{behavior, catalog};
+
+/// A job's inputs, found and checked.
+pub(super) struct Inputs {
+    pub(super) events: Input,
+    pub(super) items: Option<Input>,
+    pub(super) users: Option<Input>,
+}
+
+impl Inputs {
+    pub(super) fn all(&self) -> impl Iterator<Item = (&'static str, &Input)> {
+        let optional = [("items", self.items.as_ref()), ("users", self.users.as_ref())];
+        std::iter::once(("events", Some(&self.events)))
+            .chain(optional)
+            .filter_map(|(name, input)| input.map(|input| (name, input)))
+    }
+}
+
+/// The columns read from the users.
+pub(super) fn user_fields() -> Vec<Field> {
+    vec![Field::required("user_id", Kind::Id)]
+}
+
+/// Finds the inputs and checks their footers, the model folder and the device.
+pub(super) fn inputs(job: &Job) -> Result<Inputs, Error> {
+    let spec = &job.spec;
+    let refused = |input| move |source| Error::Input { input, source };
+    let events =
+        input::discover(&spec.inputs.events, &behavior::event_fields()).map_err(refused("events"))?;
+    let items = spec.inputs.items.as_ref().map(|config| {
+        let fields = catalog::item_fields(config.text.as_deref());
+        input::discover(config, &fields).map_err(refused("items"))
+    });
+    let items = items.transpose()?;
+    let users = spec.inputs.users.as_ref();
+    let users = users.map(|config| input::discover(config, &user_fields()).map_err(refused("users")));
+    let users = users.transpose()?;
+    if let Some(items) = &items {
+        let (events, items) = (&events.id_types["item_id"], &items.id_types["item_id"]);
+        if events.is_integer() != items.is_integer() {
+            return Err(Error::IdTypes { events: events.to_string(), items: items.to_string() });
+        }
+    }
+    if let (Some(encoder), true) = (&spec.encoder, items.is_some()) {
+        encoder.check().map_err(Error::Model)?;
+    }
+    Ok(Inputs { events, items, users })
+}
+
+/// What `lamplighter check` prints when nothing is wrong.
+///
+/// # Errors
+/// Whatever is wrong with the job's inputs, model or device.
+pub fn check(job: &Job) -> Result<String, Error> {
+    let inputs = inputs(job)?;
+    let mut text = format!("{}: ok\n", job.path.display());
+    for (name, input) in inputs.all() {
+        let bytes: u64 = input.files.iter().map(|file| file.size).sum();
+        text += &format!(
+            "  {name:<8} {} file(s), {} rows, {:.1} MiB; columns {}\n",
+            input.files.len(),
+            input.rows(),
+            bytes as f64 / 1_048_576.0,
+            input.present.join(", ")
+        );
+    }
+    match (&job.spec.encoder, &inputs.items) {
+        (Some(encoder), Some(_)) => text += &format!("  encoder  {}\n", encoder.model),
+        (Some(_), None) => text += "  encoder  off: there is no [inputs.items] to take texts from\n",
+        (None, _) => text += "  encoder  off: the job has no [encoder]\n",
+    }
+    Ok(text)
+}

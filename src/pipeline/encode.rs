@@ -1,0 +1,171 @@
+//! The encode stage: every distinct text once, and only those that an earlier night has not.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, FixedSizeBinaryArray};
+use arrow::datatypes::DataType;
+use serde_json::json;
+
+use crate::encoder;
+use crate::error::Error;
+use crate::lake::{self, table};
+use crate::matrix::Dense;
+
+use super::lists::{self, IdColumn};
+use super::stages::{BLOCK_ROWS, Night, Report, dense, read_vectors, write_vectors};
+
+/// Embeddings of items (by item index) and queries (by query index); a text that is missing is a
+/// zero row.
+pub(super) struct Embeddings {
+    pub(super) items: Dense,
+    pub(super) queries: Dense,
+}
+
+/// A text's name in the cache: the first 16 bytes of its BLAKE3 hash.
+type TextHash = [u8; 16];
+
+impl Night<'_> {
+    pub(super) fn encode(&mut self) -> Result<(), Error> {
+        if !self.has_texts()? {
+            let fingerprint = self.fingerprint("encode", &["catalog"]).add("encoder", "off");
+            return self.stage("encode", fingerprint.hex(), |_, _| {
+                Ok(Report { facts: json!({ "dim": 0 }), note: "off: no texts or no model".to_owned() })
+            });
+        }
+        let Some(config) = self.job.spec.encoder.clone() else { return Ok(()) };
+        let model = config.fingerprint().map_err(Error::Model)?;
+        let fingerprint = self.fingerprint("encode", &["catalog"]).add("model", &model);
+        self.stage("encode", fingerprint.hex(), |night, folder| {
+            let catalog = night.catalog_rows()?;
+            let ids = night.ids()?;
+            let texts = prefixed(&catalog.texts, &config.item_prefix);
+            let queries = prefixed(ids.queries.as_string::<i32>(), &config.query_prefix);
+            let known = night.known_embeddings(&model)?;
+            let hash = |text: &str| -> TextHash {
+                let mut short = TextHash::default();
+                short.copy_from_slice(&blake3::hash(text.as_bytes()).as_bytes()[..16]);
+                short
+            };
+            let mut missing: BTreeMap<TextHash, &str> = BTreeMap::new();
+            for text in texts.iter().chain(&queries).flatten() {
+                let hash = hash(text);
+                if known.as_ref().is_none_or(|known| !known.rows.contains_key(&hash)) {
+                    missing.insert(hash, text);
+                }
+            }
+            let new: Vec<&str> = missing.values().copied().collect();
+            let model_dim;
+            let fresh = if let (Some(known), true) = (&known, new.is_empty()) {
+                model_dim = known.vectors.n_cols();
+                Dense::zeros(0, model_dim)
+            } else {
+                let encoder = encoder::load(&config).map_err(Error::Encode)?;
+                model_dim = encoder.dim();
+                encoder
+                    .encode(&new, &mut |batch| {
+                        night.progress("encode", batch.texts_done, batch.texts_total, "texts");
+                    })
+                    .map_err(Error::Encode)?
+            };
+            let fresh_rows: BTreeMap<TextHash, usize> =
+                missing.keys().enumerate().map(|(at, hash)| (*hash, at)).collect();
+            let vector = |text: &Option<String>| -> Option<&[f32]> {
+                let hash = hash(text.as_deref()?);
+                match fresh_rows.get(&hash) {
+                    Some(at) => Some(fresh.row(*at)),
+                    None => known.as_ref().map(|known| known.vectors.row(known.rows[&hash])),
+                }
+            };
+            let gather = |texts: &[Option<String>]| {
+                let mut rows = Dense::zeros(texts.len(), model_dim);
+                for (at, text) in texts.iter().enumerate() {
+                    if let Some(vector) = vector(text) {
+                        rows.row_mut(at).copy_from_slice(vector);
+                    }
+                }
+                rows
+            };
+            let item_ids = night.item_ids(&ids);
+            let path = folder.join("item_embeddings/part.parquet");
+            write_vectors(&path, ("item_id", &item_ids), "embedding", &gather(&texts), true)?;
+            let query_ids = IdColumn::new(ids.queries.clone(), DataType::Utf8);
+            let path = folder.join("queries.parquet");
+            write_vectors(&path, ("query", &query_ids), "embedding", &gather(&queries), true)?;
+            let mut used: BTreeMap<TextHash, &[f32]> = BTreeMap::new();
+            for text in texts.iter().chain(&queries) {
+                if let (Some(given), Some(vector)) = (text, vector(text)) {
+                    used.insert(hash(given), vector);
+                }
+            }
+            write_cache(&folder.join("texts.parquet"), &used, model_dim)?;
+            let note = format!("{} texts encoded, {} taken from earlier nights", new.len(), used.len() - new.len());
+            let facts = json!({ "dim": model_dim, "model": model, "encoded": new.len(), "cached": used.len() - new.len() });
+            Ok(Report { facts, note })
+        })
+    }
+
+    /// The embeddings, where there are any.
+    pub(super) fn embeddings(&self) -> Result<Option<Embeddings>, Error> {
+        let folder = self.folder("encode");
+        let path = folder.join("item_embeddings/part.parquet");
+        if !path.exists() {
+            return Ok(None);
+        }
+        let items = read_vectors(&path, "embedding")?;
+        let queries = read_vectors(&folder.join("queries.parquet"), "embedding")?;
+        Ok(Some(Embeddings { items, queries }))
+    }
+
+    /// What the newest earlier night encoded with the same model.
+    fn known_embeddings(&self, model: &str) -> Result<Option<Known>, Error> {
+        for stage in self.output.earlier("encode")? {
+            if stage.facts()["model"] != *model {
+                continue;
+            }
+            let rows = lake::read(&stage.folder().join("texts.parquet"), &["text_hash", "vector"])?;
+            let hashes = rows.column(0).as_fixed_size_binary();
+            let rows_by_hash = (0..hashes.len()).filter_map(|at| {
+                let hash: TextHash = hashes.value(at).try_into().ok()?;
+                Some((hash, at))
+            });
+            let rows_by_hash = rows_by_hash.collect();
+            return Ok(Some(Known { rows: rows_by_hash, vectors: dense(rows.column(1))? }));
+        }
+        Ok(None)
+    }
+}
+
+struct Known {
+    rows: BTreeMap<TextHash, usize>,
+    vectors: Dense,
+}
+
+fn prefixed(texts: &arrow::array::StringArray, prefix: &str) -> Vec<Option<String>> {
+    texts.iter().map(|text| text.map(|text| format!("{prefix}{text}"))).collect()
+}
+
+fn write_cache(path: &Path, texts: &BTreeMap<TextHash, &[f32]>, dim: usize) -> Result<(), Error> {
+    let entries: Vec<(&TextHash, &&[f32])> = texts.iter().collect();
+    let mut writer: Option<table::Writer> = None;
+    for block in entries.chunks(BLOCK_ROWS) {
+        let hashes: Vec<&[u8]> = block.iter().map(|(hash, _)| hash.as_slice()).collect();
+        let hashes: ArrayRef = Arc::new(FixedSizeBinaryArray::try_from_iter(hashes.into_iter())?);
+        let values: Vec<f32> = block.iter().flat_map(|(_, vector)| vector.iter().copied()).collect();
+        let vectors = Dense::from_vec(block.len(), dim, values)?;
+        let vectors = lists::vectors(&vectors, 0..block.len(), false)?;
+        let batch = lists::batch(vec![("text_hash", hashes), ("vector", vectors)], &[])?;
+        if writer.is_none() {
+            let layout = table::Layout::default();
+            writer = Some(table::Writer::create(path, batch.schema(), &layout).map_err(lake::Error::from)?);
+        }
+        if let Some(writer) = &mut writer {
+            writer.write(&batch).map_err(lake::Error::from)?;
+        }
+    }
+    if let Some(writer) = writer {
+        writer.finish().map_err(lake::Error::from)?;
+    }
+    Ok(())
+}

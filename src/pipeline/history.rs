@@ -1,0 +1,154 @@
+//! The model inputs of one window, read back from what `behavior` wrote.
+
+use std::path::Path;
+
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::datatypes::{Float32Type, Float64Type, Int64Type, UInt32Type};
+
+use crate::lake;
+use crate::matrix::{Csr, Dense};
+
+use crate::error::Error;
+
+/// One window's interactions and what was counted from them.
+pub(super) struct History {
+    /// Users × items, decayed weights.
+    pub(super) interactions: Csr,
+    /// The strongest thing the user did, as the rank of its type's weight; one an interaction.
+    pub(super) strengths: Vec<u8>,
+    /// Each user's segment, as a position in `segment_names`.
+    pub(super) segments: Vec<u32>,
+    /// Segments by name, ascending.
+    pub(super) segment_names: Vec<String>,
+    /// Items × segments: `ln(1 + weight)` of the segment's users with the item.
+    pub(super) popularity: Dense,
+    /// Users who interacted with each item.
+    pub(super) n_users_of_item: Vec<u32>,
+    /// Users × queries, decayed weights.
+    pub(super) searches: Csr,
+}
+
+/// External ids by index, and how many there are.
+pub(super) struct Ids {
+    pub(super) users: ArrayRef,
+    pub(super) items: ArrayRef,
+    pub(super) queries: ArrayRef,
+}
+
+impl Ids {
+    pub(super) fn read(behavior: &Path) -> Result<Self, Error> {
+        let column = |table: &str, name: &str| -> Result<ArrayRef, Error> {
+            Ok(lake::read(&behavior.join(format!("{table}.parquet")), &[name])?.column(0).clone())
+        };
+        Ok(Self {
+            users: column("user_ids", "user_id")?,
+            items: column("item_ids", "item_id")?,
+            queries: column("query_ids", "query")?,
+        })
+    }
+}
+
+impl History {
+    pub(super) fn read(behavior: &Path, window: &str, ids: &Ids) -> Result<Self, Error> {
+        let (n_users, n_items) = (ids.users.len(), ids.items.len());
+        let table = |name: &str, columns: &[&str]| {
+            lake::read(&behavior.join(window).join(format!("{name}.parquet")), columns)
+        };
+        let rows = table("interactions", &["user_idx", "item_idx", "weight", "strength"])?;
+        let interactions = csr(&rows, n_users, n_items)?;
+        let strengths = rows.column(3).as_primitive::<Int64Type>().values();
+        let strengths = strengths.iter().map(|strength| *strength as u8).collect();
+
+        let rows = table("users", &["user_idx", "segment"])?;
+        let names = rows.column(1).as_string::<i32>();
+        let mut segment_names: Vec<String> = names.iter().flatten().map(str::to_owned).collect();
+        segment_names.sort();
+        segment_names.dedup();
+        // A user of the whole history may have no event inside a shorter window: such a user counts
+        // to the first segment there, and has no list to be compared.
+        let mut segments = vec![0u32; n_users];
+        for (user, name) in rows.column(0).as_primitive::<UInt32Type>().values().iter().zip(names) {
+            let at = segment_names.binary_search_by(|known| known.as_str().cmp(name.unwrap_or("")));
+            segments[*user as usize] = at.unwrap_or(0) as u32;
+        }
+
+        let rows = table("popularity", &["item_idx", "segment", "weight", "n_users"])?;
+        let mut popularity = Dense::zeros(n_items, segment_names.len().max(1));
+        let mut n_users_of_item = vec![0u32; n_items];
+        let items = rows.column(0).as_primitive::<UInt32Type>().values();
+        let weights = rows.column(2).as_primitive::<Float64Type>().values();
+        let counts = rows.column(3).as_primitive::<UInt32Type>().values();
+        for (at, name) in rows.column(1).as_string::<i32>().iter().enumerate() {
+            let item = items[at] as usize;
+            let name = name.unwrap_or("");
+            if let Ok(segment) = segment_names.binary_search_by(|known| known.as_str().cmp(name)) {
+                popularity.row_mut(item)[segment] = (weights[at] as f32).ln_1p();
+            }
+            n_users_of_item[item] += counts[at];
+        }
+
+        let rows = table("searches", &["user_idx", "query_idx", "weight"])?;
+        let searches = csr(&rows, n_users, ids.queries.len())?;
+        Ok(Self { interactions, strengths, segments, segment_names, popularity, n_users_of_item, searches })
+    }
+
+    /// Keeps only these interactions (a subset), and counts popularity from them alone.
+    pub(super) fn keep_only(&mut self, kept: Csr) {
+        let mut strengths = Vec::with_capacity(kept.n_entries());
+        self.popularity.values_mut().fill(0.0);
+        self.n_users_of_item.fill(0);
+        for user in 0..kept.n_rows() {
+            let segment = self.segments[user] as usize;
+            let (items, weights) = kept.row(user);
+            for (item, weight) in items.iter().zip(weights) {
+                strengths.push(self.strength(user, *item).unwrap_or(0));
+                self.popularity.row_mut(*item as usize)[segment] += weight;
+                self.n_users_of_item[*item as usize] += 1;
+            }
+        }
+        self.popularity.values_mut().iter_mut().for_each(|weight| *weight = weight.ln_1p());
+        (self.interactions, self.strengths) = (kept, strengths);
+    }
+
+    /// How strong the user's interaction with the item is, if there is one.
+    pub(super) fn strength(&self, user: usize, item: u32) -> Option<u8> {
+        let first = self.interactions.offset(user);
+        let (items, _) = self.interactions.row(user);
+        items.binary_search(&item).ok().map(|at| self.strengths[first + at])
+    }
+}
+
+/// Baskets × items (weight 1) and items × items (counts) of one window.
+pub(super) fn sessions(behavior: &Path, window: &str, n_items: usize) -> Result<(Csr, Csr), Error> {
+    let table = |name: &str, columns: &[&str]| {
+        lake::read(&behavior.join(window).join(format!("{name}.parquet")), columns)
+    };
+    let rows = table("baskets", &["basket_idx", "item_idx"])?;
+    let baskets = rows.column(0).as_primitive::<UInt32Type>().values();
+    let n_baskets = baskets.last().map_or(0, |last| *last as usize + 1);
+    let ones = vec![1f32; rows.num_rows()];
+    let items = rows.column(1).as_primitive::<UInt32Type>().values();
+    let baskets = Csr::from_coordinates(n_baskets, n_items, baskets, items, &ones)?;
+    let rows = table("transitions", &["item_idx", "next_item_idx", "n_transitions"])?;
+    Ok((baskets, csr(&rows, n_items, n_items)?))
+}
+
+/// Queries × items: the items users turned to after each search.
+pub(super) fn query_items(behavior: &Path, n_queries: usize, n_items: usize) -> Result<Csr, Error> {
+    let path = behavior.join("full").join("query_items.parquet");
+    csr(&lake::read(&path, &["query_idx", "item_idx", "weight"])?, n_queries, n_items)
+}
+
+/// Users × items after the cut.
+pub(super) fn held_out(behavior: &Path, n_users: usize, n_items: usize) -> Result<Csr, Error> {
+    let rows = lake::read(&behavior.join("held_out.parquet"), &["user_idx", "item_idx"])?;
+    let users = rows.column(0).as_primitive::<UInt32Type>().values();
+    let items = rows.column(1).as_primitive::<UInt32Type>().values();
+    Ok(Csr::from_coordinates(n_users, n_items, users, items, &vec![1f32; rows.num_rows()])?)
+}
+
+fn csr(rows: &RecordBatch, n_rows: usize, n_cols: usize) -> Result<Csr, Error> {
+    let index = |at: usize| rows.column(at).as_primitive::<UInt32Type>().values();
+    let values = rows.column(2).as_primitive::<Float32Type>().values();
+    Ok(Csr::from_coordinates(n_rows, n_cols, index(0), index(1), values)?)
+}

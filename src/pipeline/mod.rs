@@ -1,0 +1,155 @@
+//! The story of a night: every stage's door, in order.
+//!
+//! ```text
+//! events, items ─► behavior ─► catalog ─► encode ──► profile ─┐
+//!                     │                      │                ├─► rank ─► evaluate ─► publish
+//!                     ├──► factorize ────────┼────────────────┤
+//!                     └──► neighbors ────────┴────────────────┘
+//! ```
+//!
+//! A stage reads Parquet and writes Parquet into its own folder of the run. Its fingerprint (inputs,
+//! its parameters, its statements, the version) decides whether a resumed or repeated run may take
+//! the folder as it is. Only this module calls rooms' doors; it interprets nothing itself.
+
+use std::time::{Duration, Instant};
+
+use chrono::{Local, NaiveDate};
+
+use crate::error::Error;
+use crate::job::Job;
+use crate::publish::{Current, Manifest, Output};
+
+mod check;
+mod encode;
+mod estimate;
+mod history;
+mod lists;
+pub mod plumbing;
+mod publish;
+mod rank;
+mod related;
+pub mod show;
+mod stages;
+
+pub use check::check;
+pub use estimate::plan;
+use stages::Night;
+
+/// The stages, in the order they run.
+pub const STAGES: [&str; 9] =
+    ["behavior", "catalog", "encode", "factorize", "neighbors", "profile", "rank", "evaluate", "publish"];
+
+/// What a run is asked for beside its job.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// The run date; the job's, or today, where it is not given.
+    pub date: Option<NaiveDate>,
+    /// The last stage to run.
+    pub until_stage: Option<String>,
+}
+
+/// What happens during a run, for whoever shows it.
+pub enum Event<'a> {
+    /// A run folder has been opened.
+    Run {
+        /// Its name.
+        run_id: &'a str,
+        /// Whether an unfinished run goes on.
+        resumed: bool,
+    },
+    /// A stage has begun.
+    Started {
+        /// Its name.
+        stage: &'a str,
+    },
+    /// A stage has got further.
+    Progress {
+        /// Its name.
+        stage: &'a str,
+        /// Units done.
+        done: u64,
+        /// Units there are.
+        of: u64,
+        /// What is counted.
+        unit: &'a str,
+    },
+    /// A stage's earlier result was taken.
+    Reused {
+        /// Its name.
+        stage: &'a str,
+        /// The run that made it.
+        from: &'a str,
+    },
+    /// A stage has ended.
+    Finished {
+        /// Its name.
+        stage: &'a str,
+        /// How long it took.
+        elapsed: Duration,
+        /// What it made, in a few words.
+        note: &'a str,
+    },
+    /// Something the operator should know.
+    Warning(&'a str),
+}
+
+/// What a run came to.
+pub struct Outcome {
+    /// The manifest as written, or as far as the run went.
+    pub manifest: Manifest,
+    /// The run's folder.
+    pub folder: std::path::PathBuf,
+    /// Whether `CURRENT` names it now.
+    pub published: bool,
+    /// The metrics as a table for people, where there was an evaluation.
+    pub metrics: Option<String>,
+    /// Since the command began.
+    pub elapsed: Duration,
+}
+
+/// Runs a job and publishes what it made.
+///
+/// # Errors
+/// See [`Error`]; `CURRENT` still names the run it named before.
+pub fn run(job: &Job, options: &Options, on_event: &mut dyn FnMut(Event)) -> Result<Outcome, Error> {
+    let began = Instant::now();
+    let date = run_date(job, options);
+    let inputs = check::inputs(job)?;
+    let output = Output::open(&job.spec.output, &job.spec.name.0)?;
+    let mut night = Night::open(job, &inputs, &output, date, on_event)?;
+    let last = options.until_stage.as_deref().unwrap_or("publish");
+
+    for stage in STAGES {
+        match stage {
+            "behavior" => night.behavior()?,
+            "catalog" => night.catalog()?,
+            "encode" => night.encode()?,
+            "factorize" => night.factorize()?,
+            "neighbors" => night.neighbors()?,
+            "profile" => night.profile()?,
+            "rank" => night.rank()?,
+            "evaluate" => night.evaluate()?,
+            _ => night.publish()?,
+        }
+        if stage == last {
+            break;
+        }
+    }
+    Ok(night.outcome(began.elapsed()))
+}
+
+/// Sets the one thread count that rayon, candle and the SQL engine share; all cores where it is 0.
+pub fn use_threads(threads: usize) {
+    // A pool that is there already (a second job in one process) keeps its size.
+    let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
+}
+
+fn run_date(job: &Job, options: &Options) -> NaiveDate {
+    options.date.or(job.spec.date.map(|date| date.0)).unwrap_or_else(|| Local::now().date_naive())
+}
+
+/// The run that readers load.
+fn current(job: &Job) -> Result<Current, Error> {
+    let found = crate::publish::current(&job.spec.output)?;
+    found.ok_or_else(|| Error::NoRun { output: job.spec.output.clone() })
+}

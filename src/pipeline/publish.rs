@@ -1,0 +1,170 @@
+//! The publish stage: tables into place, a last look at every list, manifest, `CURRENT`.
+
+use std::collections::BTreeMap;
+
+use chrono::{NaiveDate, Utc};
+
+use crate::error::Error;
+use crate::job::Job;
+use crate::publish::{self, InputFile, Listed, Manifest, Rows, Run};
+
+use super::check::Inputs;
+use super::lists::IdColumn;
+use super::stages::Night;
+
+/// Which stage makes which published table.
+const TABLES: [(&str, &str); 9] = [
+    ("rank", "recommendations"),
+    ("neighbors", "similar_items"),
+    ("rank", "query_items"),
+    ("rank", "popular_items"),
+    ("profile", "user_profiles"),
+    ("encode", "item_embeddings"),
+    ("factorize", "user_factors"),
+    ("factorize", "item_factors"),
+    ("evaluate", "metrics"),
+];
+
+pub(super) fn first_manifest(job: &Job, inputs: &Inputs, run: &Run, date: NaiveDate) -> Manifest {
+    let files = inputs.all().flat_map(|(name, input)| {
+        input.files.iter().map(move |file| InputFile {
+            input: name.to_owned(),
+            path: file.path.display().to_string(),
+            size: file.size,
+            modified_ns: file.modified_ns as u64,
+            rows: file.rows,
+        })
+    });
+    Manifest {
+        lamplighter: env!("CARGO_PKG_VERSION").to_owned(),
+        run_id: run.id().to_owned(),
+        job: job.spec.name.0.clone(),
+        date: date.to_string(),
+        started_at: Utc::now().to_rfc3339(),
+        job_text: job.text.clone(),
+        seed: job.spec.seed,
+        threads: job.spec.threads,
+        inputs: files.collect(),
+        ..Manifest::default()
+    }
+}
+
+impl Night<'_> {
+    pub(super) fn publish(&mut self) -> Result<(), Error> {
+        for (stage, table) in TABLES {
+            if self.folder(stage).join(table).exists() {
+                self.run.publish_table(&self.folder(stage), table)?;
+            }
+        }
+        self.publish_rejected()?;
+        self.check_lists()?;
+        for (stage, done) in &self.done {
+            self.manifest.facts.insert((*stage).to_owned(), done.facts.clone());
+        }
+        let facts = self.catalog_facts()?;
+        self.manifest.items =
+            Rows { read: facts.read, kept: facts.n_items, rejected: facts.rejected, ..Rows::default() };
+        self.manifest.peak_memory_bytes = peak_memory_bytes();
+        self.manifest.finished_at = Utc::now().to_rfc3339();
+        self.run.publish(&self.manifest)?;
+        self.published = true;
+        Ok(())
+    }
+
+    fn publish_rejected(&mut self) -> Result<(), Error> {
+        let sources =
+            [("behavior", "rejected.parquet", "events"), ("catalog", "rejected_items.parquet", "items")];
+        for (stage, file, source) in sources {
+            let from = self.folder(stage).join(file);
+            if from.exists() {
+                self.run.publish_file(&from, &format!("rejected/source={source}/part.parquet"))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Asserts what readers rely on, from the files as they were written.
+    fn check_lists(&mut self) -> Result<(), Error> {
+        let ids = self.ids()?;
+        let (users, items) = (self.user_ids(&ids), self.item_ids(&ids));
+        let catalog = self.catalog_rows()?;
+        let places = Places::new(&items);
+        let not_eligible = |item: &str| match places.of(item) {
+            Some(at) if catalog.eligible[at] => None,
+            Some(_) => Some("it is not eligible"),
+            None => Some("it is not in the catalogue"),
+        };
+        let seen = self.job.spec.ranking.exclude_seen.then(|| self.history("full", &ids)).transpose()?;
+        let user_places = Places::new(&users);
+        let refused_to_user = |key: &[String], item: &str| {
+            let (Some(seen), Some(user), Some(at)) = (&seen, user_places.of(&key[0]), places.of(item)) else {
+                return not_eligible(item);
+            };
+            let (own, _) = seen.interactions.row(user);
+            if own.binary_search(&(at as u32)).is_ok() {
+                return Some("the user has seen it");
+            }
+            not_eligible(item)
+        };
+        let refused = |_: &[String], item: &str| not_eligible(item);
+        let itself = |key: &[String], item: &str| {
+            if key[0] == item { Some("it is the item itself") } else { not_eligible(item) }
+        };
+        let listed = [
+            Listed {
+                table: "recommendations",
+                keys: &["user_id"],
+                item: "item_id",
+                refuses: &refused_to_user,
+            },
+            Listed {
+                table: "similar_items",
+                keys: &["item_id", "relation"],
+                item: "similar_item_id",
+                refuses: &itself,
+            },
+            Listed { table: "query_items", keys: &["query"], item: "item_id", refuses: &refused },
+            Listed { table: "popular_items", keys: &["segment"], item: "item_id", refuses: &refused },
+        ];
+        let folder = self.run.folder();
+        let mut tables: BTreeMap<String, publish::TableRecord> = BTreeMap::new();
+        for listed in &listed {
+            tables.insert(listed.table.to_owned(), publish::check(&folder, listed)?);
+        }
+        let counted =
+            ["user_profiles", "item_embeddings", "user_factors", "item_factors", "metrics", "rejected"];
+        for table in counted {
+            if folder.join(table).exists() {
+                tables.insert(table.to_owned(), publish::count(&folder.join(table))?);
+            }
+        }
+        self.manifest.tables = tables;
+        Ok(())
+    }
+}
+
+/// Ids as text to their position.
+struct Places {
+    sorted: Vec<(String, usize)>,
+}
+
+impl Places {
+    fn new(ids: &IdColumn) -> Self {
+        let mut sorted: Vec<(String, usize)> = (0..ids.len()).map(|at| (ids.text(at), at)).collect();
+        sorted.sort();
+        Self { sorted }
+    }
+
+    fn of(&self, id: &str) -> Option<usize> {
+        let found = self.sorted.binary_search_by(|entry| entry.0.as_str().cmp(id));
+        found.ok().map(|at| self.sorted[at].1)
+    }
+}
+
+/// The process's highest resident memory so far; 0 where the system does not tell.
+pub(super) fn peak_memory_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"));
+    let kib = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());
+    kib.unwrap_or(0) * 1024
+}

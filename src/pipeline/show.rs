@@ -1,0 +1,221 @@
+//! For human eyes: one user, item, query or run of what has been published, and SQL over all of it.
+
+use std::path::PathBuf;
+
+use arrow::array::{ArrayRef, BooleanArray, RecordBatch, StringArray};
+use arrow::util::pretty::pretty_format_batches;
+
+use crate::error::Error;
+use crate::job::Job;
+use crate::lake::{self, Lake, Param};
+use crate::publish::{self, Manifest};
+
+use super::current;
+
+/// A user's profile and list.
+///
+/// # Errors
+/// If nothing is published, or the user has no list.
+pub fn user(job: &Job, id: &str, k: usize) -> Result<String, Error> {
+    let shelf = Shelf::open(job)?;
+    let profile = shelf.ask(
+        "SELECT user_id, segment, n_events, n_items, n_purchases, first_time, last_time,
+                round(price_low, 2) AS price_low, round(price_high, 2) AS price_high
+         FROM user_profiles WHERE CAST(user_id AS VARCHAR) = $id",
+        id,
+        k,
+    )?;
+    let list = shelf.ask(
+        "SELECT r.rank, r.item_id, i.title, i.category, round(r.score, 3) AS score, r.source, r.reason
+         FROM recommendations AS r LEFT JOIN catalog AS i ON r.item_id = i.item_id
+         WHERE CAST(r.user_id AS VARCHAR) = $id AND r.rank <= $k ORDER BY r.rank",
+        id,
+        k,
+    )?;
+    shelf.found(&format!("user {id}"), &[profile, list])
+}
+
+/// An item and the items listed with it.
+///
+/// # Errors
+/// If nothing is published, or the item is not in the catalogue.
+pub fn item(job: &Job, id: &str, k: usize) -> Result<String, Error> {
+    let shelf = Shelf::open(job)?;
+    let item = shelf.ask(
+        "SELECT item_id, title, brand, category, price, eligible
+         FROM catalog WHERE CAST(item_id AS VARCHAR) = $id",
+        id,
+        k,
+    )?;
+    let related = shelf.ask(
+        "SELECT s.relation, s.rank, s.similar_item_id, i.title, i.category, round(s.score, 3) AS score
+         FROM similar_items AS s LEFT JOIN catalog AS i ON s.similar_item_id = i.item_id
+         WHERE CAST(s.item_id AS VARCHAR) = $id AND s.rank <= $k ORDER BY s.relation, s.rank",
+        id,
+        k,
+    )?;
+    shelf.found(&format!("item {id}"), &[item, related])
+}
+
+/// A search and the items listed for it.
+///
+/// # Errors
+/// If nothing is published, or nobody searched for it.
+pub fn query(job: &Job, words: &str, k: usize) -> Result<String, Error> {
+    let shelf = Shelf::open(job)?;
+    let normalised = words.to_lowercase().split_whitespace().collect::<Vec<_>>().join(" ");
+    let list = shelf.ask(
+        "SELECT q.rank, q.item_id, i.title, i.category, round(q.score, 3) AS score,
+                round(q.content_score, 3) AS content, round(q.behavior_score, 3) AS behavior
+         FROM query_items AS q LEFT JOIN catalog AS i ON q.item_id = i.item_id
+         WHERE q.query = $id AND q.rank <= $k ORDER BY q.rank",
+        &normalised,
+        k,
+    )?;
+    shelf.found(&format!("query `{normalised}`"), &[list])
+}
+
+/// A run's manifest in a few lines.
+///
+/// # Errors
+/// If nothing is published, or there is no such run.
+pub fn run(job: &Job, run_id: Option<&str>) -> Result<String, Error> {
+    let run_id = match run_id {
+        Some(run_id) => run_id.to_owned(),
+        None => current(job)?.run_id,
+    };
+    let folder = job.spec.output.join("runs").join(&run_id);
+    let manifest = publish::read_manifest(&folder)?
+        .ok_or_else(|| Error::NotFound { what: format!("run {run_id}"), run_id: run_id.clone() })?;
+    Ok(describe(&manifest))
+}
+
+/// Runs one statement over the current run's tables and `runs`.
+///
+/// # Errors
+/// If nothing is published, or the statement fails.
+pub fn sql(job: &Job, statement: &str) -> Result<String, Error> {
+    let shelf = Shelf::open(job)?;
+    let rows = shelf.lake.query("sql", statement, &[])?;
+    Ok(format!("{}\n", pretty_format_batches(&[rows])?))
+}
+
+/// A manifest in a few lines.
+pub(crate) fn describe(manifest: &Manifest) -> String {
+    let counts = |counts: &std::collections::BTreeMap<String, u64>| -> String {
+        if counts.is_empty() {
+            return "0".to_owned();
+        }
+        let total: u64 = counts.values().sum();
+        let parts: Vec<String> = counts.iter().map(|(reason, n)| format!("{reason} {n}")).collect();
+        format!("{total} ({})", parts.join(", "))
+    };
+    let mut text = format!("run {} of {}\n\n", manifest.run_id, manifest.date);
+    for (name, rows) in [("events", &manifest.events), ("items", &manifest.items)] {
+        text += &format!(
+            "  {name:<8} read {}, kept {}, rejected {}, excluded {}\n",
+            rows.read,
+            rows.kept,
+            counts(&rows.rejected),
+            counts(&rows.excluded)
+        );
+    }
+    text += "\n";
+    for stage in &manifest.stages {
+        let took = match &stage.reused_from {
+            Some(run) => format!("reused from {run}"),
+            None => format!("{:.1} s", stage.elapsed_ms as f64 / 1000.0),
+        };
+        text += &format!("  {:<12} {took}\n", stage.name);
+    }
+    if !manifest.tables.is_empty() {
+        text += "\n";
+    }
+    for (name, table) in &manifest.tables {
+        text += &format!(
+            "  {name:<16} {:>10} rows  {:>8.1} MiB  {} file(s)\n",
+            table.rows,
+            table.bytes as f64 / 1_048_576.0,
+            table.files
+        );
+    }
+    for warning in &manifest.warnings {
+        text += &format!("\n  warning: {warning}");
+    }
+    if !manifest.warnings.is_empty() {
+        text += "\n";
+    }
+    text
+}
+
+/// The current run's tables, registered.
+struct Shelf {
+    lake: Lake,
+    run_id: String,
+}
+
+impl Shelf {
+    fn open(job: &Job) -> Result<Self, Error> {
+        let current = current(job)?;
+        let folder = job.spec.output.join(&current.path);
+        let lake = Lake::open(&lake::Config {
+            threads: job.spec.threads,
+            memory_bytes: job.spec.sql_memory_mib << 20,
+            spill_dir: std::env::temp_dir(),
+        })?;
+        let mut tables: Vec<(String, PathBuf)> = Vec::new();
+        let manifest = publish::read_manifest(&folder)?;
+        for name in manifest.iter().flat_map(|manifest| manifest.tables.keys()) {
+            if name != "rejected" {
+                tables.push((name.clone(), folder.join(name)));
+            }
+        }
+        for source in ["events", "items"] {
+            tables.push((
+                format!("rejected_{source}"),
+                folder.join("rejected").join(format!("source={source}")),
+            ));
+        }
+        tables.push(("catalog".to_owned(), folder.join("stages/catalog/catalog.parquet")));
+        for (name, path) in tables.iter().filter(|(_, path)| path.exists()) {
+            lake.register_file(name, path)?;
+        }
+        lake.register_rows("runs", runs(job, &current.run_id)?)?;
+        Ok(Self { lake, run_id: current.run_id })
+    }
+
+    fn ask(&self, sql: &str, id: &str, k: usize) -> Result<RecordBatch, Error> {
+        let params = [("id", Param::Text(id.to_owned())), ("k", Param::Int(k as i64))];
+        let used: Vec<_> = params.into_iter().filter(|(name, _)| sql.contains(&format!("${name}"))).collect();
+        Ok(self.lake.query("show", sql, &used)?)
+    }
+
+    fn found(&self, what: &str, tables: &[RecordBatch]) -> Result<String, Error> {
+        if tables.iter().all(|rows| rows.num_rows() == 0) {
+            return Err(Error::NotFound { what: what.to_owned(), run_id: self.run_id.clone() });
+        }
+        let mut text = format!("{what} in run {}\n", self.run_id);
+        for rows in tables {
+            text += &format!("{}\n", pretty_format_batches(std::slice::from_ref(rows))?);
+        }
+        Ok(text)
+    }
+}
+
+fn runs(job: &Job, current: &str) -> Result<RecordBatch, Error> {
+    let runs = publish::list_runs(&job.spec.output, &job.spec.name.0)?;
+    let text = |of: &dyn Fn(&publish::RunInfo) -> String| -> ArrayRef {
+        std::sync::Arc::new(runs.iter().map(|run| Some(of(run))).collect::<StringArray>())
+    };
+    let flag = |of: &dyn Fn(&publish::RunInfo) -> bool| -> ArrayRef {
+        std::sync::Arc::new(runs.iter().map(|run| Some(of(run))).collect::<BooleanArray>())
+    };
+    let columns = vec![
+        ("run_id", text(&|run| run.id.clone())),
+        ("date", text(&|run| run.date.to_string())),
+        ("complete", flag(&|run| run.complete)),
+        ("current", flag(&|run| run.id == current)),
+        ("folder", text(&|run| run.folder.display().to_string())),
+    ];
+    Ok(RecordBatch::try_from_iter(columns)?)
+}

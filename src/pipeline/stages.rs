@@ -1,0 +1,375 @@
+//! One night: the run, what each stage left behind, and the stages themselves.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use arrow::array::{Array, AsArray};
+use arrow::datatypes::DataType;
+use chrono::NaiveDate;
+use serde_json::{Value, json};
+
+use crate::error::Error;
+use crate::job::Job;
+use crate::lake::table::{self, Layout};
+use crate::lake::{self, Lake};
+use crate::matrix::Dense;
+use crate::publish::{Fingerprint, Manifest, Output, Rows, Run, Stage};
+use crate::{behavior, catalog, factor};
+
+use super::check::Inputs;
+use super::history::{History, Ids};
+use super::lists::{self, IdColumn};
+use super::{Event, Outcome};
+
+/// A stage that is complete: where its files are and what it reported.
+pub(super) struct Done {
+    pub(super) folder: PathBuf,
+    pub(super) fingerprint: String,
+    pub(super) facts: Value,
+}
+
+/// What a stage's work returns: facts for later stages and the manifest, and a few words for people.
+pub(super) struct Report {
+    pub(super) facts: Value,
+    pub(super) note: String,
+}
+
+/// One run of one job. See the [pipeline](super).
+pub(super) struct Night<'a> {
+    pub(super) job: &'a Job,
+    pub(super) inputs: &'a Inputs,
+    pub(super) output: &'a Output,
+    pub(super) run: Run,
+    pub(super) date: NaiveDate,
+    pub(super) done: BTreeMap<&'static str, Done>,
+    pub(super) manifest: Manifest,
+    pub(super) published: bool,
+    pub(super) metrics: Option<String>,
+    pub(super) on_event: &'a mut dyn FnMut(Event),
+    lake: Option<Lake>,
+}
+
+impl<'a> Night<'a> {
+    pub(super) fn open(
+        job: &'a Job,
+        inputs: &'a Inputs,
+        output: &'a Output,
+        date: NaiveDate,
+        on_event: &'a mut dyn FnMut(Event),
+    ) -> Result<Self, Error> {
+        let run = output.start(date)?;
+        on_event(Event::Run { run_id: run.id(), resumed: run.resumed() });
+        let manifest = super::publish::first_manifest(job, inputs, &run, date);
+        let (done, metrics) = (BTreeMap::new(), None);
+        Ok(Self {
+            job,
+            inputs,
+            output,
+            run,
+            date,
+            done,
+            manifest,
+            published: false,
+            metrics,
+            on_event,
+            lake: None,
+        })
+    }
+
+    pub(super) fn outcome(self, elapsed: Duration) -> Outcome {
+        Outcome {
+            folder: self.run.folder(),
+            manifest: self.manifest,
+            published: self.published,
+            metrics: self.metrics,
+            elapsed,
+        }
+    }
+
+    pub(super) fn warn(&mut self, text: String) {
+        (self.on_event)(Event::Warning(&text));
+        self.manifest.warnings.push(text);
+    }
+
+    pub(super) fn progress(&mut self, stage: &str, done: usize, of: usize, unit: &str) {
+        (self.on_event)(Event::Progress { stage, done: done as u64, of: of as u64, unit });
+    }
+
+    /// Takes the stage's earlier result where its fingerprint is the same, else does the work.
+    pub(super) fn stage(
+        &mut self,
+        name: &'static str,
+        fingerprint: String,
+        work: impl FnOnce(&mut Self, &Path) -> Result<Report, Error>,
+    ) -> Result<(), Error> {
+        let began = Instant::now();
+        let (folder, facts, reused_from) = match self.run.stage(name, &fingerprint)? {
+            Stage::Done(done) => {
+                (self.on_event)(Event::Reused { stage: name, from: done.made_by() });
+                (done.folder().to_owned(), done.facts().clone(), Some(done.made_by().to_owned()))
+            }
+            Stage::Todo(writer) => {
+                (self.on_event)(Event::Started { stage: name });
+                let report = work(self, writer.folder())?;
+                let elapsed = began.elapsed();
+                let done = writer.finish(report.facts)?;
+                (self.on_event)(Event::Finished { stage: name, elapsed, note: &report.note });
+                (done.folder().to_owned(), done.facts().clone(), None)
+            }
+        };
+        self.manifest.stage(name, &fingerprint, began.elapsed(), reused_from);
+        self.done.insert(name, Done { folder, fingerprint, facts });
+        Ok(())
+    }
+
+    pub(super) fn folder(&self, stage: &str) -> PathBuf {
+        self.done[stage].folder.clone()
+    }
+
+    /// A fingerprint that begins with what every stage depends on: the version, and the stages it
+    /// reads.
+    pub(super) fn fingerprint(&self, stage: &str, reads: &[&str]) -> Fingerprint {
+        let mut fingerprint = Fingerprint::new(stage).add("version", env!("CARGO_PKG_VERSION"));
+        for earlier in reads {
+            fingerprint = fingerprint.add(earlier, &self.done[*earlier].fingerprint);
+        }
+        fingerprint
+    }
+
+    fn lake(&mut self) -> Result<Lake, Error> {
+        match self.lake.take() {
+            Some(lake) => Ok(lake),
+            None => {
+                let spec = &self.job.spec;
+                Ok(Lake::open(&lake::Config {
+                    threads: spec.threads,
+                    memory_bytes: spec.sql_memory_mib << 20,
+                    spill_dir: self.run.scratch()?,
+                })?)
+            }
+        }
+    }
+
+    pub(super) fn behavior_facts(&self) -> Result<behavior::Facts, Error> {
+        facts(&self.done["behavior"].facts)
+    }
+
+    pub(super) fn catalog_facts(&self) -> Result<catalog::Facts, Error> {
+        facts(&self.done["catalog"].facts)
+    }
+
+    pub(super) fn ids(&self) -> Result<Ids, Error> {
+        Ids::read(&self.folder("behavior"))
+    }
+
+    pub(super) fn history(&self, window: &str, ids: &Ids) -> Result<History, Error> {
+        History::read(&self.folder("behavior"), window, ids)
+    }
+
+    pub(super) fn catalog_rows(&self) -> Result<catalog::Catalog, Error> {
+        Ok(catalog::Catalog::read(&self.folder("catalog").join("catalog.parquet"))?)
+    }
+
+    /// Item ids in the type that the catalogue, or else the events, have them in.
+    pub(super) fn item_ids(&self, ids: &Ids) -> IdColumn {
+        let input = self.inputs.items.as_ref().unwrap_or(&self.inputs.events);
+        IdColumn::new(ids.items.clone(), published_type(&input.id_types, "item_id"))
+    }
+
+    /// User ids in the type that the events have them in.
+    pub(super) fn user_ids(&self, ids: &Ids) -> IdColumn {
+        IdColumn::new(ids.users.clone(), published_type(&self.inputs.events.id_types, "user_id"))
+    }
+
+    pub(super) fn behavior(&mut self) -> Result<(), Error> {
+        let spec = &self.job.spec;
+        let run_end_us = end_of_day_us(self.date);
+        let test_days = spec.evaluation.held_out_days();
+        let mut fingerprint = self
+            .fingerprint("behavior", &[])
+            .add("run_end", &run_end_us.to_string())
+            .add("test_days", &format!("{test_days:?}"))
+            .add("config", &json!(spec.behavior).to_string());
+        for (name, text) in spec.behavior.statement_texts() {
+            fingerprint = fingerprint.add(&name, &text);
+        }
+        for (name, input) in self.inputs.all() {
+            fingerprint = fingerprint.add(name, &input.describe());
+        }
+        self.stage("behavior", fingerprint.hex(), |night, folder| {
+            let lake = night.lake()?;
+            let (job, inputs) = (night.job, night.inputs);
+            let sources = behavior::Sources { events: &inputs.events, items: inputs.items.as_ref() };
+            if let Some(users) = &inputs.users {
+                lake.register_input("user_attributes", users, &super::check::user_fields())?;
+            }
+            let facts = behavior::aggregate(
+                &lake,
+                &sources,
+                &job.spec.behavior,
+                run_end_us,
+                test_days,
+                folder,
+                &mut |step| night.progress("behavior", step.done, step.of, "statements"),
+            )
+            .map_err(Error::Behavior)?;
+            night.lake = Some(lake);
+            let note = format!(
+                "{} events read, {} kept; {} users, {} items, {} queries",
+                facts.read, facts.kept, facts.n_users, facts.n_items, facts.n_queries
+            );
+            Ok(Report { facts: json!(facts), note })
+        })?;
+        let facts = self.behavior_facts()?;
+        if !facts.usable_times {
+            self.warn("all event times are equal: decay is off, and the evaluation holds out a random share of each user's items".to_owned());
+        } else if !facts.deduplicated {
+            self.warn("event times carry no time of day: equal rows are kept as repeats, not rejected as duplicates".to_owned());
+        }
+        self.manifest.events =
+            Rows { read: facts.read, kept: facts.kept, rejected: facts.rejected, excluded: facts.excluded };
+        Ok(())
+    }
+
+    pub(super) fn catalog(&mut self) -> Result<(), Error> {
+        let text = self.job.spec.inputs.items.as_ref().and_then(|items| items.text.clone());
+        let fingerprint = self
+            .fingerprint("catalog", &["behavior"])
+            .add("config", &json!(self.job.spec.catalog).to_string())
+            .add("text", &format!("{text:?}"));
+        self.stage("catalog", fingerprint.hex(), |night, folder| {
+            let lake = night.lake()?;
+            lake.register_file("item_ids", &night.folder("behavior").join("item_ids.parquet"))?;
+            let items = night.inputs.items.as_ref().map(|items| (items, text.as_deref()));
+            let facts =
+                catalog::build(&lake, items, &night.job.spec.catalog, folder).map_err(Error::Catalog)?;
+            night.lake = Some(lake);
+            let note = format!("{} of {} items may be listed", facts.n_eligible, facts.n_items);
+            Ok(Report { facts: json!(facts), note })
+        })?;
+        // The SQL is done: its threads and memory go back before the models take theirs.
+        self.lake = None;
+        Ok(())
+    }
+
+    /// Whether texts are embedded: there is a model, and there are texts.
+    pub(super) fn has_texts(&self) -> Result<bool, Error> {
+        Ok(self.job.spec.encoder.is_some() && self.catalog_facts()?.n_texts > 0)
+    }
+
+    pub(super) fn factorize(&mut self) -> Result<(), Error> {
+        let spec = &self.job.spec;
+        let fingerprint = self
+            .fingerprint("factorize", &["behavior"])
+            .add("config", &json!(spec.factors).to_string())
+            .add("threads", &spec.threads.to_string())
+            .add("seed", &spec.seed.to_string());
+        self.stage("factorize", fingerprint.hex(), |night, folder| {
+            let ids = night.ids()?;
+            let windows = night.behavior_facts()?.windows;
+            let mut objectives = serde_json::Map::new();
+            for (at, window) in windows.iter().enumerate() {
+                let history = night.history(&window.name, &ids)?;
+                let (config, seed) = (&night.job.spec.factors, night.job.spec.seed);
+                let all = config.iterations * windows.len();
+                let factors = factor::factorize(&history.interactions, config, seed, &mut |sweep| {
+                    night.progress("factorize", at * config.iterations + sweep.number, all, "sweeps");
+                })?;
+                let at = window_folder(folder, &window.name);
+                let (users, items) = (night.user_ids(&ids), night.item_ids(&ids));
+                let path = at.join("user_factors/part.parquet");
+                write_vectors(&path, ("user_id", &users), "factors", &factors.users, false)?;
+                let path = at.join("item_factors/part.parquet");
+                write_vectors(&path, ("item_id", &items), "factors", &factors.items, false)?;
+                let parts = factors.objective;
+                objectives.insert(
+                    window.name.clone(),
+                    json!({
+                        "observed": parts.observed,
+                        "unobserved": parts.unobserved,
+                        "regularization": parts.regularization,
+                        "total": parts.total(),
+                    }),
+                );
+            }
+            let note = format!(
+                "rank {}, objective {:.6e}",
+                night.job.spec.factors.rank,
+                objectives["full"]["total"].as_f64().unwrap_or(f64::NAN)
+            );
+            Ok(Report { facts: json!({ "objective": objectives }), note })
+        })
+    }
+
+    pub(super) fn factors(&self, window: &str) -> Result<(Dense, Dense), Error> {
+        let folder = window_folder(&self.folder("factorize"), window);
+        Ok((
+            read_vectors(&folder.join("user_factors/part.parquet"), "factors")?,
+            read_vectors(&folder.join("item_factors/part.parquet"), "factors")?,
+        ))
+    }
+}
+
+/// Where a stage keeps a window's tables: the whole history's are the ones that get published.
+fn window_folder(stage: &Path, window: &str) -> PathBuf {
+    if window == "full" { stage.to_owned() } else { stage.join(window) }
+}
+
+/// Moments of the run date count until its last microsecond, UTC.
+fn end_of_day_us(date: NaiveDate) -> i64 {
+    let next = date.succ_opt().unwrap_or(date);
+    next.and_time(chrono::NaiveTime::MIN).and_utc().timestamp_micros() - 1
+}
+
+fn published_type(types: &BTreeMap<String, DataType>, column: &str) -> DataType {
+    types.get(column).cloned().unwrap_or(DataType::Utf8)
+}
+
+pub(super) fn facts<T: serde::de::DeserializeOwned>(facts: &Value) -> Result<T, Error> {
+    serde_json::from_value(facts.clone()).map_err(Error::Facts)
+}
+
+/// Writes a table of ids and their vectors; a zero row is null where `null_zeros`.
+pub(super) fn write_vectors(
+    path: &Path,
+    (id_name, ids): (&'static str, &IdColumn),
+    vector_name: &'static str,
+    matrix: &Dense,
+    null_zeros: bool,
+) -> Result<(), Error> {
+    let block = |rows: std::ops::Range<usize>| {
+        let ids = ids.take(rows.clone().map(|row| Some(row as u32)))?;
+        let vectors = lists::vectors(matrix, rows, null_zeros)?;
+        lists::batch(vec![(id_name, ids), (vector_name, vectors)], &[vector_name])
+    };
+    let layout =
+        Layout { sorted_by: vec![id_name.to_owned()], bloom: vec![id_name.to_owned()], ..Layout::default() };
+    let mut writer =
+        table::Writer::create(path, block(0..0)?.schema(), &layout).map_err(lake::Error::from)?;
+    for start in (0..matrix.n_rows()).step_by(BLOCK_ROWS) {
+        let rows = start..(start + BLOCK_ROWS).min(matrix.n_rows());
+        writer.write(&block(rows)?).map_err(lake::Error::from)?;
+    }
+    writer.finish().map_err(lake::Error::from)?;
+    Ok(())
+}
+
+pub(super) fn read_vectors(path: &Path, name: &str) -> Result<Dense, Error> {
+    dense(lake::read(path, &[name])?.column(0))
+}
+
+/// A FixedSizeList<f32> column as a matrix.
+pub(super) fn dense(column: &arrow::array::ArrayRef) -> Result<Dense, Error> {
+    let rows = column.as_fixed_size_list();
+    let values = rows.values().as_primitive::<arrow::datatypes::Float32Type>().values();
+    let dim = rows.value_length() as usize;
+    let mut matrix = Dense::from_vec(rows.len(), dim, values[..rows.len() * dim].to_vec())?;
+    for row in (0..rows.len()).filter(|row| rows.is_null(*row)) {
+        matrix.row_mut(row).fill(0.0);
+    }
+    Ok(matrix)
+}
+
+/// Rows written or ranked at a time.
+pub(super) const BLOCK_ROWS: usize = 4096;
