@@ -1,0 +1,64 @@
+# `make check` is the whole gate; CI only calls it. `make help` lists the rest.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+
+# Outside the clone, so that a fresh clone does not compile every dependency again.
+CARGO_TARGET_DIR ?= $(HOME)/.cache/lamplighter/target
+export CARGO_TARGET_DIR
+
+JOB ?= jobs/nightly.toml
+SHOP ?= data/shop
+SHOP_ARGS ?=
+
+LAMPLIGHTER := $(CARGO_TARGET_DIR)/release/lamplighter
+# insta appends the path of every snapshot that a test compares with.
+SNAPSHOTS_IN_USE := $(CARGO_TARGET_DIR)/snapshots-in-use
+
+.PHONY: help build data run test check fmt clippy snapshots doc audit shop clean-data
+.DEFAULT_GOAL := help
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+build: ## Build the binary
+	cargo build --release --locked
+
+data: ## Fetch the demonstration data and the text encoder into data/
+	python3 scripts/fetch.py
+
+run: data build ## Run the demonstration job (JOB=jobs/nightly.toml)
+	$(LAMPLIGHTER) run $(JOB)
+
+test: data ## Run all tests and doctests
+	@mkdir -p $(CARGO_TARGET_DIR) && : > $(SNAPSHOTS_IN_USE)
+	INSTA_SNAPSHOT_REFERENCES_FILE=$(SNAPSHOTS_IN_USE) cargo test --release --locked
+
+check: fmt clippy snapshots doc ## Format, lints, tests, snapshots, documentation: the whole gate
+
+fmt: ## Is everything formatted?
+	cargo fmt --all --check
+
+clippy: ## Any lint?
+	cargo clippy --release --all-targets --locked -- -D warnings
+
+snapshots: test ## Run all tests; refuse snapshots that no test compares with, or that wait for review
+	@pending=$$(find src tests -name '*.snap.new' -o -name '.*.pending-snap'); \
+	unused=$$(comm -23 \
+	  <(find src tests -name '*.snap' -exec realpath {} + | sort) \
+	  <(xargs -r -d '\n' realpath < $(SNAPSHOTS_IN_USE) | sort -u)); \
+	if [[ -n $$pending ]]; then printf 'snapshots waiting for review:\n%s\n' "$$pending" >&2; exit 1; fi; \
+	if [[ -n $$unused ]]; then printf 'snapshots that no test compares with:\n%s\n' "$$unused" >&2; exit 1; fi
+
+doc: ## Build the documentation; a warning is an error
+	RUSTDOCFLAGS="-D warnings" cargo doc --release --no-deps --locked
+
+audit: ## Licences, sources and duplicates of dependencies (needs cargo-deny)
+	@command -v cargo-deny > /dev/null || { echo 'cargo-deny is missing: cargo install --locked cargo-deny' >&2; exit 1; }
+	cargo deny --locked check bans licenses sources
+
+shop: ## Write a made-up shop (SHOP=data/shop, SHOP_ARGS='--users 1000 --events 100000 --dirty 0.01')
+	cargo run --release --locked --example shop -- $(SHOP) $(SHOP_ARGS)
+
+clean-data: ## Remove what `make data` and `make shop` have written under data/
+	rm -rf data/complete-journey data/models/all-MiniLM-L6-v2 data/shop

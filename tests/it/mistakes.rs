@@ -1,0 +1,87 @@
+//! What people get wrong: each mistake with its exit code, the place named, and nothing published.
+
+use crate::shop::Shop;
+
+#[track_caller]
+fn refused(shop: &Shop, args: &[&str], code: i32, expected: &[&str]) {
+    let output = shop.lamplighter(args);
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(code), "{text}");
+    for part in expected {
+        assert!(text.contains(part), "expected `{part}` in:\n{text}");
+    }
+    assert!(!shop.path("out/CURRENT").exists(), "nothing may be published");
+}
+
+const RUN: [&str; 2] = ["run", "job.toml"];
+
+fn run_with(set: &str) -> Vec<&str> {
+    vec!["run", "job.toml", "--date", "2026-11-21", "--set", set]
+}
+
+#[test]
+fn mistakes_in_the_job_are_refused_before_any_work() {
+    let shop = Shop::new(2_000, 0.0);
+    refused(&shop, &["run", "nowhere.toml"], 2, &["nowhere.toml"]);
+    refused(&shop, &["walk"], 2, &["unrecognized subcommand"]);
+    refused(&shop, &run_with("factors.rnak=3"), 2, &["unknown field `rnak`"]);
+    refused(&shop, &run_with("factors.rank=0"), 2, &["rank"]);
+    shop.write_job("[nonsense]\nkey = 1");
+    refused(&shop, &RUN, 2, &["unknown field `nonsense`", "[nonsense]"]);
+    shop.write_job("= broken");
+    refused(&shop, &RUN, 2, &["= broken"]);
+}
+
+#[test]
+fn mistakes_in_the_inputs_are_refused_before_any_work() {
+    let shop = Shop::new(2_000, 0.0);
+    refused(&shop, &run_with("inputs.events.path='data/gone'"), 2, &["data/gone", "found nothing", "hint:"]);
+    refused(
+        &shop,
+        &run_with("inputs.events.columns={user_id='customer'}"),
+        2,
+        &["part-0.parquet", "`customer`", "`user_id`", "session_id"],
+    );
+    refused(
+        &shop,
+        &run_with("inputs.events.columns={event_time='event_type'}"),
+        2,
+        &["part-0.parquet", "`event_type`", "a timestamp, a date or an integer epoch", "Utf8"],
+    );
+    refused(&shop, &run_with("inputs.events.columns={user='x'}"), 2, &["`columns.user`"]);
+    refused(&shop, &run_with("inputs.events.path='s3://bucket/events'"), 2, &["s3"]);
+    refused(&shop, &run_with("catalog.eligible='no_such_column > 1'"), 2, &["catalog.eligible", "in_stock"]);
+    std::fs::write(shop.path("data/items.parquet"), "PAR1 this is no Parquet PAR1").expect("a broken file");
+    refused(&shop, &RUN, 2, &["items.parquet", "expected a Parquet file"]);
+}
+
+#[test]
+fn a_model_that_is_not_there_is_refused_before_any_work() {
+    let shop = Shop::new(2_000, 0.0);
+    std::fs::create_dir(shop.path("model")).expect("a folder");
+    refused(&shop, &run_with("encoder={model='./model'}"), 2, &["model", "config.json"]);
+    refused(&shop, &run_with("encoder={model='./model',device='cuda'}"), 2, &["--features cuda"]);
+}
+
+#[test]
+fn a_night_with_too_many_faulty_rows_fails_and_says_which() {
+    let shop = Shop::new(5_000, 0.2);
+    refused(
+        &shop,
+        &["run", "job.toml", "--date", "2026-11-21"],
+        1,
+        &["max_rejected_share", "null_user", "hint:"],
+    );
+}
+
+#[test]
+fn a_night_without_a_row_that_counts_fails_and_says_why() {
+    let shop = Shop::new(2_000, 0.0);
+    shop.write_job("[behavior]\nevent_weights = { rental = 1.0, search = 0.0 }");
+    refused(
+        &shop,
+        &["run", "job.toml", "--date", "2026-11-21"],
+        1,
+        &["none of 2000 events counts", "unweighted_type"],
+    );
+}

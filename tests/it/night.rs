@@ -1,0 +1,147 @@
+//! Whole nights over a made-up shop.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::shop::{Shop, manifest};
+use crate::table::rows;
+
+const LISTS: [&str; 4] = ["recommendations", "similar_items", "query_items", "popular_items"];
+
+#[test]
+fn every_row_is_kept_rejected_or_excluded_and_reasons_count_as_planted() {
+    let shop = Shop::new(20_000, 0.05);
+    shop.write_job("[behavior]\nmax_rejected_share = 0.1");
+    let run = shop.run(&[]);
+    let events = &manifest(&run)["events"];
+    let count = |value: &serde_json::Value| -> u64 {
+        value.as_object().expect("counts").values().map(|n| n.as_u64().expect("a count")).sum()
+    };
+    assert_eq!(events["read"], shop.planted.events);
+    assert_eq!(events["kept"], shop.planted.clean);
+    assert_eq!(
+        events["read"].as_u64(),
+        Some(shop.planted.clean + count(&events["rejected"]) + count(&events["excluded"]))
+    );
+    let planted: BTreeMap<String, u64> = shop
+        .planted
+        .reasons
+        .iter()
+        .filter(|(_, n)| **n > 0)
+        .map(|(reason, n)| ((*reason).to_owned(), *n))
+        .collect();
+    let rejected: BTreeMap<String, u64> =
+        serde_json::from_value(events["rejected"].clone()).expect("counts by reason");
+    assert_eq!(rejected, planted);
+    let mut written: BTreeMap<String, u64> = BTreeMap::new();
+    for row in rows(&run.join("rejected/source=events"), &["reason"]) {
+        *written.entry(row[0].clone()).or_default() += 1;
+    }
+    assert_eq!(written, planted);
+}
+
+#[test]
+fn tables_are_what_the_manifest_says_and_lists_keep_their_contract() {
+    let shop = Shop::new(10_000, 0.0);
+    let run = shop.run(&[]);
+    let manifest = manifest(&run);
+    for (table, record) in manifest["tables"].as_object().expect("tables") {
+        let read = rows(&run.join(table), &[]).len() as u64;
+        assert_eq!(record["rows"], read, "{table}");
+    }
+    let catalog = rows(&shop.path("data/items.parquet"), &["item_id", "in_stock"]);
+    let in_stock: BTreeSet<&str> =
+        catalog.iter().filter(|row| row[1] == "true").map(|row| row[0].as_str()).collect();
+    let lists = rows(&run.join("recommendations"), &["user_id", "rank", "item_id", "score", "reason"]);
+    let mut by_user: BTreeMap<&str, Vec<&Vec<String>>> = BTreeMap::new();
+    for row in &lists {
+        by_user.entry(&row[0]).or_default().push(row);
+    }
+    assert!(by_user.len() > 100, "{} users", by_user.len());
+    for (user, list) in by_user {
+        assert_eq!(list.len(), 20, "{user}: a full list");
+        let items: BTreeSet<&str> = list.iter().map(|row| row[2].as_str()).collect();
+        assert_eq!(items.len(), list.len(), "{user}: no item twice");
+        assert!(items.is_subset(&in_stock), "{user}: only what is in stock");
+        for (at, row) in list.iter().enumerate() {
+            assert_eq!(row[1], (at + 1).to_string(), "{user}: ranks without a gap");
+            assert!(!row[4].is_empty(), "{user}: a reason");
+        }
+    }
+    let metrics = rows(&run.join("metrics"), &["system", "metric", "k", "slice", "value"]);
+    let value = |system: &str| -> f64 {
+        let row = metrics.iter().find(|row| row[..4] == [system, "ndcg", "10", "all"]);
+        row.expect("a metric")[4].parse().expect("a number")
+    };
+    assert!(value("fused") > value("popularity"), "{} against {}", value("fused"), value("popularity"));
+}
+
+#[test]
+fn seen_items_stay_out_where_the_job_says_so() {
+    let shop = Shop::new(5_000, 0.0);
+    let run = shop.run(&["--set", "ranking.exclude_seen=true", "--set", "ranking.top_k=5"]);
+    let events = rows(&shop.path("data/events"), &["user_id", "item_id"]);
+    let seen: BTreeSet<(&str, &str)> = events.iter().map(|row| (row[0].as_str(), row[1].as_str())).collect();
+    let lists = rows(&run.join("recommendations"), &["user_id", "item_id"]);
+    assert!(lists.len() > 500);
+    for row in &lists {
+        assert!(!seen.contains(&(row[0].as_str(), row[1].as_str())), "{row:?}");
+    }
+}
+
+#[test]
+fn a_second_run_reuses_every_stage_and_gives_the_same_rows() {
+    let shop = Shop::new(5_000, 0.0);
+    let first = shop.run(&[]);
+    let second = shop.run(&[]);
+    assert!(first.ends_with("night-2026-11-21-1") && second.ends_with("night-2026-11-21-2"));
+    for stage in manifest(&second)["stages"].as_array().expect("stages") {
+        assert_eq!(stage["reused_from"], "night-2026-11-21-1", "{stage}");
+    }
+    let columns = ["rank", "score"];
+    for table in LISTS {
+        assert_eq!(rows(&first.join(table), &columns), rows(&second.join(table), &columns), "{table}");
+    }
+}
+
+#[test]
+fn a_night_from_scratch_gives_the_same_rows_again() {
+    let shop = Shop::new(5_000, 0.0);
+    let columns = ["user_id", "rank", "item_id", "score", "reason"];
+    let first = rows(&shop.run(&[]).join("recommendations"), &columns);
+    std::fs::remove_dir_all(shop.path("out")).expect("the output is removed");
+    assert_eq!(rows(&shop.run(&[]).join("recommendations"), &columns), first);
+}
+
+#[test]
+fn a_run_stopped_after_a_stage_goes_on_from_there() {
+    let shop = Shop::new(5_000, 0.0);
+    let output = shop.lamplighter(&["run", "job.toml", "--date", "2026-11-21", "--stage", "factorize"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(!shop.path("out/CURRENT").exists());
+    let run = shop.run(&[]);
+    let stages = manifest(&run)["stages"].clone();
+    assert!(run.ends_with("night-2026-11-21-1"));
+    assert_eq!(stages[3]["name"], "factorize");
+    assert_eq!(stages[3]["reused_from"], "night-2026-11-21-1");
+    assert_eq!(stages[6]["reused_from"], serde_json::Value::Null);
+}
+
+#[test]
+fn people_can_look_at_what_was_published() {
+    let shop = Shop::new(5_000, 0.0);
+    let run = shop.run(&[]);
+    let user = rows(&run.join("recommendations"), &["user_id"])[0][0].clone();
+    let said = |args: &[&str]| {
+        let output = shop.lamplighter(args);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("text")
+    };
+    let shown = said(&["show", "user", "job.toml", &user, "-k", "3"]);
+    assert!(shown.contains(&user) && shown.contains("reason"), "{shown}");
+    let counted = said(&["sql", "job.toml", "SELECT count(*) AS n FROM recommendations"]);
+    assert!(counted.contains(&rows(&run.join("recommendations"), &[]).len().to_string()), "{counted}");
+    assert!(
+        said(&["sql", "job.toml", "SELECT run_id FROM runs WHERE current"]).contains("night-2026-11-21-1")
+    );
+    assert!(said(&["show", "run", "job.toml"]).contains("recommendations"));
+}

@@ -1,0 +1,100 @@
+//! A made-up shop and a job over it, in a folder of its own.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+#[path = "../shop/generator.rs"]
+mod generator;
+
+pub(crate) use generator::Planted;
+
+/// A shop's folder: data, a job file, an output.
+pub(crate) struct Shop {
+    folder: tempfile::TempDir,
+    pub(crate) planted: Planted,
+}
+
+impl Shop {
+    pub(crate) fn new(events: u64, dirty: f64) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let config =
+            generator::Shop { users: 300, items: 200, events, days: 20, dirty, ..generator::Shop::default() };
+        let planted = generator::generate(&config, &folder.path().join("data")).expect("a shop");
+        let shop = Self { folder, planted };
+        shop.write_job("");
+        shop
+    }
+
+    /// The job, with more lines at its end.
+    pub(crate) fn write_job(&self, more: &str) {
+        let job = format!(
+            r#"name = "night"
+output = "out"
+seed = 7
+threads = 2
+
+[inputs.events]
+path = "data/events"
+
+[inputs.items]
+path = "data/items.parquet"
+
+[factors]
+rank = 16
+iterations = 4
+
+[ranking]
+top_k = 20
+weights = {{ factors = 1.0, popularity = 0.1, history = 0.5 }}
+
+[evaluation]
+bootstrap = 20
+test_days = 5
+
+[publish]
+buckets = 4
+{more}
+"#
+        );
+        std::fs::write(self.path("job.toml"), job).expect("a job file");
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Runs `lamplighter` in the shop's folder, in a clean environment.
+    pub(crate) fn lamplighter(&self, args: &[&str]) -> Output {
+        command(args).current_dir(self.folder.path()).output().expect("the binary starts")
+    }
+
+    /// Runs the job and returns the run's folder.
+    #[track_caller]
+    pub(crate) fn run(&self, more: &[&str]) -> PathBuf {
+        let mut args = vec!["run", "job.toml", "--date", "2026-11-21"];
+        args.extend(more);
+        let output = self.lamplighter(&args);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        self.current()
+    }
+
+    /// The run that `CURRENT` names.
+    #[track_caller]
+    pub(crate) fn current(&self) -> PathBuf {
+        let text = std::fs::read_to_string(self.path("out/CURRENT")).expect("CURRENT");
+        let current: serde_json::Value = serde_json::from_str(&text).expect("CURRENT is JSON");
+        self.path("out").join(current["path"].as_str().expect("CURRENT has a path"))
+    }
+}
+
+/// The binary under test, without this process's environment.
+pub(crate) fn command(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lamplighter"));
+    command.args(args).env_clear();
+    command
+}
+
+pub(crate) fn manifest(run: &Path) -> serde_json::Value {
+    let text = std::fs::read_to_string(run.join("manifest.json")).expect("a manifest");
+    serde_json::from_str(&text).expect("the manifest is JSON")
+}
