@@ -241,6 +241,19 @@ fn a_texts_embedding_does_not_depend_on_its_neighbours() {
 }
 
 #[test]
+fn nothing_within_the_limit_is_cut_off_with_the_rest_of_a_long_text() {
+    let folder = tempfile::tempdir().unwrap();
+    let plain = Plain(write_model(folder.path()));
+    let short = Config { max_tokens: Limit::try_from(8).unwrap(), ..config(folder.path()) };
+    let wide = format!("red{}kettle{}blue wool tea cup shoe", " ".repeat(5000), "\n".repeat(100));
+    let unknown = format!("{} tea", "x".repeat(300));
+    let embeddings = encode(&short, &[&wide, &unknown]);
+    close(embeddings.row(0), &plain.embed(&[2, 4, 6, 5, 8, 12, 13, 3]));
+    // A word beyond the tokenizer's limit is one unknown token, not the pieces of its beginning.
+    close(embeddings.row(1), &plain.embed(&[2, 1, 12, 3]));
+}
+
+#[test]
 fn batches_hold_texts_of_one_length_and_no_more_tokens_than_allowed() {
     let tokens: Vec<Vec<u32>> = [3, 5, 3, 3, 9, 5, 3].iter().map(|n| vec![1; *n]).collect();
     let batches = tokens::batches(&tokens, 8);

@@ -10,12 +10,12 @@ use super::folder::Folder;
 /// A tokenizer that cuts at the encoder's limit and never pads.
 pub(super) struct Tokens {
     tokenizer: Tokenizer,
-    max_chars: usize,
+    max_tokens: usize,
 }
 
-/// A token stands for at most about this many characters; what lies beyond could not reach the model
-/// and would only cost time (a title of a megabyte is cut before it is tokenised).
-const CHARS_A_TOKEN: usize = 64;
+/// So many characters a token are tokenised at first, so that a title of a megabyte costs what its
+/// beginning does. A text that fills the limit with fewer tokens is given more.
+const CHARS_A_TOKEN: usize = 16;
 
 /// Texts tokenised at a time, which bounds the tokenizer's own memory.
 const TEXTS_AT_A_TIME: usize = 8 * 1024;
@@ -32,25 +32,52 @@ impl Tokens {
         let truncation = TruncationParams { max_length: max_tokens, ..TruncationParams::default() };
         tokenizer.with_truncation(Some(truncation)).map_err(wrong)?;
         tokenizer.with_padding(None);
-        Ok(Self { tokenizer, max_chars: max_tokens * CHARS_A_TOKEN })
+        Ok(Self { tokenizer, max_tokens })
     }
 
     pub(super) fn tokenize(&self, texts: &[&str]) -> Result<Vec<Vec<u32>>, Error> {
         let mut tokens = Vec::with_capacity(texts.len());
         for some in texts.chunks(TEXTS_AT_A_TIME) {
-            let cut: Vec<&str> = some.iter().map(|text| first_chars(text, self.max_chars)).collect();
+            tokens.extend(self.first_tokens(some)?);
+        }
+        Ok(tokens)
+    }
+
+    /// The first `max_tokens` tokens of each text, as if all of it were tokenised.
+    fn first_tokens(&self, texts: &[&str]) -> Result<Vec<Vec<u32>>, Error> {
+        let mut tokens = vec![Vec::new(); texts.len()];
+        let mut open: Vec<usize> = (0..texts.len()).collect();
+        let mut max_chars = self.max_tokens * CHARS_A_TOKEN;
+        while !open.is_empty() {
+            let beginnings: Vec<&str> = open.iter().map(|at| first_words(texts[*at], max_chars)).collect();
             let encoded = self
                 .tokenizer
-                .encode_batch_fast(cut, true)
+                .encode_batch_fast(beginnings.clone(), true)
                 .map_err(|error| Error::Tokenize { problem: error.to_string() })?;
-            tokens.extend(encoded.iter().map(|text| text.get_ids().to_vec()));
+            let mut short = Vec::new();
+            for ((at, beginning), encoded) in open.into_iter().zip(beginnings).zip(encoded) {
+                if encoded.get_ids().len() < self.max_tokens && beginning.len() < texts[at].len() {
+                    short.push(at);
+                } else {
+                    tokens[at] = encoded.get_ids().to_vec();
+                }
+            }
+            open = short;
+            max_chars *= 8;
         }
         Ok(tokens)
     }
 }
 
-fn first_chars(text: &str, n: usize) -> &str {
-    text.char_indices().nth(n).map_or(text, |(at, _)| &text[..at])
+/// The whole words within the first `n` characters, or the first word if it is longer. Tokenizers
+/// split at white space before all else, so a whole word's tokens do not depend on what follows it.
+fn first_words(text: &str, n: usize) -> &str {
+    let Some((end, _)) = text.char_indices().nth(n) else { return text };
+    let last_space = text[..end].rfind(char::is_whitespace);
+    match last_space.or_else(|| text[end..].find(char::is_whitespace).map(|at| end + at)) {
+        Some(at) => &text[..at],
+        None => text,
+    }
 }
 
 /// The distinct texts in order of first appearance, and each text's place among them.
