@@ -22,12 +22,16 @@ pub enum Error {
         source: lake::input::Error,
     },
     /// Ids of two inputs cannot be compared.
-    #[error("item_id: expected one type in events and items; found {events} and {items}")]
+    #[error("{input}: column `{column}`: expected {events} as in the events; found {found}")]
     IdTypes {
+        /// The id.
+        column: &'static str,
+        /// The input that differs from the events.
+        input: &'static str,
         /// The type in the events.
         events: String,
-        /// The type in the catalogue.
-        items: String,
+        /// The type there.
+        found: String,
     },
     /// The model or the device was refused before any work.
     #[error("encoder: {0}")]
@@ -125,6 +129,16 @@ impl Error {
         }
     }
 
+    /// Whether an SQL statement failed while it ran, which a damaged input file can cause.
+    pub fn is_failed_statement(&self) -> bool {
+        matches!(
+            self,
+            Self::Lake(lake::Error::Sql { .. })
+                | Self::Behavior(behavior::Error::Lake(lake::Error::Sql { .. }))
+                | Self::Catalog(catalog::Error::Lake(lake::Error::Sql { .. }))
+        )
+    }
+
     /// What to do about it, where there is one thing to do.
     pub fn hint(&self) -> Option<String> {
         use lake::input::Error as Input;
@@ -137,10 +151,14 @@ impl Error {
                 Input::WrongType { field, .. } => format!(
                     "cast it in a source statement: [inputs.{input}] sql = \"my.sql\", a SELECT … AS {field} … FROM source"
                 ),
-                Input::Footer { .. } => "the file may still be being written, or be no Parquet".to_owned(),
+                Input::Footer { .. } | Input::Damaged { .. } => {
+                    "the file may be damaged, still being written, or no Parquet; write or copy it again".to_owned()
+                }
                 _ => return None,
             },
-            Self::IdTypes { .. } => "cast one of them in a source statement: [inputs.items] sql = …".to_owned(),
+            Self::IdTypes { input, .. } => {
+                format!("cast one of them in a source statement: [inputs.{input}] sql = \"my.sql\"")
+            }
             Self::Behavior(behavior::Error::TooManyRejected { .. }) => {
                 "the rejected rows are in the run's stages/behavior folder; mend the source, or raise behavior.max_rejected_share".to_owned()
             }

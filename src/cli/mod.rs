@@ -260,15 +260,15 @@ fn print(text: &str) -> ExitCode {
 
 fn report(error: &Error) {
     eprintln!("error: {error}");
-    let mut last = error.to_string();
+    let mut said = error.to_string();
     let mut cause = std::error::Error::source(error);
     while let Some(inner) = cause {
         let text = inner.to_string();
-        // A transparent wrapper repeats its inner message; once is enough.
-        if text != last {
+        // Many wrappers repeat the message they carry; once is enough.
+        if !said.contains(&text) {
             eprintln!("  caused by: {text}");
+            said = text;
         }
-        last = text;
         cause = inner.source();
     }
     if let Some(hint) = error.hint() {

@@ -1,5 +1,7 @@
 //! What a finished run says on stdout: read, learned, written, where, and what to do next.
 
+use std::path::{Path, PathBuf};
+
 use crate::pipeline::{Outcome, show};
 
 pub(super) fn text(outcome: &Outcome) -> String {
@@ -14,16 +16,25 @@ pub(super) fn text(outcome: &Outcome) -> String {
         text += &format!(", peak memory {memory:.2} GiB");
     }
     text += "\n";
+    let folder = from_here(&outcome.folder);
     if outcome.published {
         text += &format!(
             "\npublished {}\n\nnext: lamplighter show user JOB ID    one user's list\n      lamplighter sql JOB 'SELECT …'    every table is a view\n",
-            outcome.folder.display()
+            folder.display()
         );
     } else {
         text += &format!(
             "\nnot published yet: {}\nnext: the same command without --stage goes on\n",
-            outcome.folder.display()
+            folder.display()
         );
     }
     text
+}
+
+/// The path as a person in the current folder would write it.
+fn from_here(path: &Path) -> PathBuf {
+    let (Ok(whole), Ok(here)) = (path.canonicalize(), std::env::current_dir()) else {
+        return path.to_owned();
+    };
+    whole.strip_prefix(&here).map_or(whole.clone(), Path::to_owned)
 }

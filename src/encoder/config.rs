@@ -73,14 +73,13 @@ impl TryFrom<usize> for Limit {
 }
 
 impl Config {
-    /// Whether the device is built in and the model's files are there, without loading them. A hub
-    /// name is fetched.
+    /// Whether the device and the model can be used, by loading it once: a damaged file shows in
+    /// seconds, not after the aggregation. A hub name is fetched.
     ///
     /// # Errors
-    /// What is missing.
+    /// What is missing or does not fit.
     pub fn check(&self) -> Result<(), Error> {
-        self.device.check()?;
-        folder::open(&self.model).map(|_| ())
+        super::load(self).map(|_| ())
     }
 
     /// A hash of everything that decides a text's embedding but the text: the model's files and

@@ -137,8 +137,8 @@ pub struct Encoder {
 /// # Errors
 /// If a file is missing or does not fit, or the device cannot be used.
 pub fn load(config: &Config) -> Result<Encoder, Error> {
-    let folder = folder::open(&config.model)?;
     let device = config.device.open()?;
+    let folder = folder::open(&config.model)?;
     let model = model::Model::load(&folder, &device)?;
     let max_tokens = config.max_tokens.get().min(model.max_tokens());
     let tokenizer = tokens::Tokens::load(&folder, max_tokens)?;

@@ -145,6 +145,17 @@ pub enum Error {
         #[source]
         source: parquet::errors::ParquetError,
     },
+    /// The footer is whole but rows are not.
+    #[error("{}: expected a Parquet file; its rows cannot be read from about row {row} on", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// The first row of the batch that failed.
+        row: u64,
+        /// What the reader reported.
+        #[source]
+        source: arrow::error::ArrowError,
+    },
     /// All files together have no row.
     #[error("{path}: expected rows; found {files} file(s) with none")]
     Empty {
@@ -341,6 +352,26 @@ pub fn discover(config: &Config, fields: &[Field]) -> Result<Input, Error> {
 }
 
 impl Input {
+    /// Reads every row of every file, to find the one that a failed statement stumbled over.
+    ///
+    /// # Errors
+    /// The first file that cannot be read to its end.
+    pub fn verify(&self) -> Result<(), Error> {
+        for file in &self.files {
+            let path = file.path.clone();
+            let opened = File::open(&path).map_err(|source| Error::Io { path: path.clone(), source })?;
+            let rows = ParquetRecordBatchReaderBuilder::try_new(opened)
+                .and_then(ParquetRecordBatchReaderBuilder::build)
+                .map_err(|source| Error::Footer { path: path.clone(), source })?;
+            let mut row = 0;
+            for batch in rows {
+                let batch = batch.map_err(|source| Error::Damaged { path: path.clone(), row, source })?;
+                row += batch.num_rows() as u64;
+            }
+        }
+        Ok(())
+    }
+
     /// Everything that decides what is read from it: files, mapping, statement.
     pub fn describe(&self) -> String {
         let mut text = format!("{:?}\n{:?}\n", self.config, self.sql);
@@ -432,6 +463,10 @@ pub fn file_url(path: &Path) -> String {
 }
 
 fn find(path: &str) -> Result<Vec<PathBuf>, Error> {
+    let file = url::Url::parse(path).ok().filter(|url| url.scheme() == "file");
+    if let Some(local) = file.and_then(|url| url.to_file_path().ok()) {
+        return find(&local.to_string_lossy());
+    }
     if let Some((scheme, _)) = path.split_once("://") {
         return Err(Error::Scheme { path: path.to_owned(), scheme: scheme.to_owned() });
     }

@@ -64,10 +64,20 @@ const ROW_GROUP_ROWS: usize = 128 * 1024;
 /// Rows a data page holds at most, which bounds what a look-up of one key decodes.
 const PAGE_ROWS: usize = 8 * 1024;
 
+/// A file that is not whole yet; it goes when its writer gives up.
+struct Partial(PathBuf);
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        // After the rename there is nothing left to remove.
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
 /// Streams batches into one Parquet file that appears under its name only when it is whole.
 pub struct Writer {
     path: PathBuf,
-    partial: PathBuf,
+    partial: Partial,
     inner: ArrowWriter<File>,
     rows: u64,
 }
@@ -84,9 +94,10 @@ impl Writer {
         }
         let mut name = path.file_name().unwrap_or_default().to_owned();
         name.push(".partial");
-        let partial = path.with_file_name(name);
-        let file = File::create(&partial).map_err(io)?;
-        let inner = ArrowWriter::try_new(file, schema.clone(), Some(properties(&schema, layout)))
+        let partial = Partial(path.with_file_name(name));
+        let file = File::create(&partial.0).map_err(io)?;
+        let inner = properties(&schema, layout)
+            .and_then(|properties| ArrowWriter::try_new(file, schema, Some(properties)))
             .map_err(|source| Error::Encode { path: path.to_owned(), source })?;
         Ok(Self { path: path.to_owned(), partial, inner, rows: 0 })
     }
@@ -110,19 +121,20 @@ impl Writer {
         let file = inner.into_inner().map_err(|source| Error::Encode { path: path.clone(), source })?;
         file.sync_all().map_err(io)?;
         let bytes = file.metadata().map_err(io)?.len();
-        fs::rename(&partial, &path).map_err(io)?;
+        fs::rename(&partial.0, &path).map_err(io)?;
         Ok(Written { rows, bytes })
     }
 }
 
-fn properties(schema: &Schema, layout: &Layout) -> WriterProperties {
-    let position = |name: &String| schema.fields().iter().position(|field| field.name() == name);
+fn properties(schema: &Schema, layout: &Layout) -> Result<WriterProperties, ParquetError> {
     let sorting = layout
         .sorted_by
         .iter()
-        .filter_map(position)
-        .map(|at| SortingColumn { column_idx: at as i32, descending: false, nulls_first: false })
-        .collect();
+        .map(|name| {
+            let column_idx = schema.index_of(name)? as i32;
+            Ok(SortingColumn { column_idx, descending: false, nulls_first: false })
+        })
+        .collect::<Result<_, ArrowError>>()?;
     let metadata =
         layout.metadata.iter().map(|(key, value)| KeyValue::new(key.clone(), value.clone())).collect();
     let mut properties = WriterProperties::builder()
@@ -136,7 +148,7 @@ fn properties(schema: &Schema, layout: &Layout) -> WriterProperties {
     for name in &layout.bloom {
         properties = properties.set_column_bloom_filter_enabled(ColumnPath::from(name.as_str()), true);
     }
-    properties.build()
+    Ok(properties.build())
 }
 
 /// The schema with every view, dictionary and large string as a plain string: readers outside

@@ -2,7 +2,7 @@
 
 use crate::error::Error;
 use crate::job::Job;
-use crate::lake::input::{self, Field, Input, Kind};
+use crate::lake::input::{self, Input};
 use crate::{behavior, catalog};
 
 /// A job's inputs, found and checked.
@@ -21,9 +21,18 @@ impl Inputs {
     }
 }
 
-/// The columns read from the users.
-pub(super) fn user_fields() -> Vec<Field> {
-    vec![Field::required("user_id", Kind::Id)]
+impl Inputs {
+    /// What a failed statement stumbled over: an input file that cannot be read to its end, where
+    /// there is one, else the failure itself.
+    pub(super) fn blamed_for(&self, error: Error) -> Error {
+        if !error.is_failed_statement() {
+            return error;
+        }
+        let damaged = self
+            .all()
+            .find_map(|(input, files)| files.verify().err().map(|source| Error::Input { input, source }));
+        damaged.unwrap_or(error)
+    }
 }
 
 /// Finds the inputs and checks their footers, the model folder and the device.
@@ -38,12 +47,15 @@ pub(super) fn inputs(job: &Job) -> Result<Inputs, Error> {
     });
     let items = items.transpose()?;
     let users = spec.inputs.users.as_ref();
-    let users = users.map(|config| input::discover(config, &user_fields()).map_err(refused("users")));
+    let users =
+        users.map(|config| input::discover(config, &behavior::user_fields()).map_err(refused("users")));
     let users = users.transpose()?;
-    if let Some(items) = &items {
-        let (events, items) = (&events.id_types["item_id"], &items.id_types["item_id"]);
-        if events.is_integer() != items.is_integer() {
-            return Err(Error::IdTypes { events: events.to_string(), items: items.to_string() });
+    for (column, input, other) in [("item_id", "items", &items), ("user_id", "users", &users)] {
+        let Some(other) = other else { continue };
+        let (expected, found) = (&events.id_types[column], &other.id_types[column]);
+        if expected.is_integer() != found.is_integer() {
+            let (events, found) = (expected.to_string(), found.to_string());
+            return Err(Error::IdTypes { column, input, events, found });
         }
     }
     if let (Some(encoder), true) = (&spec.encoder, items.is_some()) {

@@ -14,6 +14,7 @@ fn refused(shop: &Shop, args: &[&str], code: i32, expected: &[&str]) {
 }
 
 const RUN: [&str; 2] = ["run", "job.toml"];
+const RUN_THEN: [&str; 4] = ["run", "job.toml", "--date", "2026-11-21"];
 
 fn run_with(set: &str) -> Vec<&str> {
     vec!["run", "job.toml", "--date", "2026-11-21", "--set", set]
@@ -56,11 +57,55 @@ fn mistakes_in_the_inputs_are_refused_before_any_work() {
 }
 
 #[test]
+fn rows_that_cannot_be_read_name_their_file() {
+    let shop = Shop::new(2_000, 0.0);
+    for (input, file) in [("items", "data/items.parquet".to_owned()), ("events", some_events(&shop))] {
+        let path = shop.path(&file);
+        let whole = std::fs::read(&path).expect("a file");
+        let mut damaged = whole.clone();
+        // Past the magic bytes, well before the footer: the pages of the first columns.
+        let middle = damaged.len() / 3;
+        damaged[8..middle].iter_mut().for_each(|byte| *byte ^= 0xA5);
+        std::fs::write(&path, damaged).expect("a damaged file");
+        let name = file.rsplit('/').next().expect("a name");
+        refused(&shop, &RUN_THEN, 2, &[input, name, "its rows cannot be read", "hint:"]);
+        std::fs::write(&path, whole).expect("the file again");
+    }
+}
+
+/// The first file of the events, from the shop's folder.
+fn some_events(shop: &Shop) -> String {
+    let mut days: Vec<_> = std::fs::read_dir(shop.path("data/events"))
+        .expect("the events")
+        .map(|day| day.expect("a day").file_name().into_string().expect("a name"))
+        .collect();
+    days.sort();
+    format!("data/events/{}/part-0.parquet", days[0])
+}
+
+#[test]
+fn empty_inputs_are_refused_before_any_work() {
+    let shop = Shop::new(2_000, 0.0);
+    shop.rewrite("data/items.parquet", |rows| rows.slice(0, 0));
+    refused(&shop, &RUN_THEN, 2, &["items.parquet", "expected rows; found 1 file(s) with none"]);
+}
+
+#[test]
 fn a_model_that_is_not_there_is_refused_before_any_work() {
     let shop = Shop::new(2_000, 0.0);
     std::fs::create_dir(shop.path("model")).expect("a folder");
     refused(&shop, &run_with("encoder={model='./model'}"), 2, &["model", "config.json"]);
     refused(&shop, &run_with("encoder={model='./model',device='cuda'}"), 2, &["--features cuda"]);
+    for file in ["config.json", "tokenizer.json"] {
+        std::fs::copy(demo_model(file), shop.path("model").join(file)).expect("make data has been run");
+    }
+    refused(&shop, &run_with("encoder={model='./model'}"), 2, &["model", "found no model.safetensors"]);
+    std::fs::write(shop.path("model/model.safetensors"), "no weights at all").expect("a file");
+    refused(&shop, &run_with("encoder={model='./model'}"), 2, &["model/model.safetensors", "do not fit"]);
+}
+
+fn demo_model(file: &str) -> std::path::PathBuf {
+    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("data/models/all-MiniLM-L6-v2").join(file)
 }
 
 #[test]

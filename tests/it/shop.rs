@@ -3,6 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use arrow::array::RecordBatch;
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+
 #[path = "../shop/generator.rs"]
 mod generator;
 
@@ -63,6 +67,15 @@ buckets = 4
         self.folder.path().join(name)
     }
 
+    /// Writes other rows into one of the shop's files.
+    pub(crate) fn rewrite(&self, file: &str, change: impl FnOnce(RecordBatch) -> RecordBatch) {
+        let rows = change(read(&self.path(file)));
+        let file = std::fs::File::create(self.path(file)).expect("the file");
+        let mut writer = ArrowWriter::try_new(file, rows.schema(), None).expect("a writer");
+        writer.write(&rows).expect("rows");
+        writer.close().expect("a footer");
+    }
+
     /// Runs `lamplighter` in the shop's folder, in a clean environment.
     pub(crate) fn lamplighter(&self, args: &[&str]) -> Output {
         command(args).current_dir(self.folder.path()).output().expect("the binary starts")
@@ -75,15 +88,20 @@ buckets = 4
         args.extend(more);
         let output = self.lamplighter(&args);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        self.current()
+        let elsewhere = more.iter().find_map(|set| set.strip_prefix("output="));
+        self.current_of(elsewhere.unwrap_or("out"))
     }
 
     /// The run that `CURRENT` names.
     #[track_caller]
     pub(crate) fn current(&self) -> PathBuf {
-        let text = std::fs::read_to_string(self.path("out/CURRENT")).expect("CURRENT");
+        self.current_of("out")
+    }
+
+    fn current_of(&self, output: &str) -> PathBuf {
+        let text = std::fs::read_to_string(self.path(output).join("CURRENT")).expect("CURRENT");
         let current: serde_json::Value = serde_json::from_str(&text).expect("CURRENT is JSON");
-        self.path("out").join(current["path"].as_str().expect("CURRENT has a path"))
+        self.path(output).join(current["path"].as_str().expect("CURRENT has a path"))
     }
 }
 
@@ -97,4 +115,14 @@ pub(crate) fn command(args: &[&str]) -> Command {
 pub(crate) fn manifest(run: &Path) -> serde_json::Value {
     let text = std::fs::read_to_string(run.join("manifest.json")).expect("a manifest");
     serde_json::from_str(&text).expect("the manifest is JSON")
+}
+
+/// The file's rows, all in one batch.
+fn read(path: &Path) -> RecordBatch {
+    let file = std::fs::File::open(path).expect("a file");
+    let builder = ParquetRecordBatchReaderBuilder::try_new(file).expect("Parquet");
+    let schema = builder.schema().clone();
+    let batches: Vec<RecordBatch> =
+        builder.build().expect("a reader").map(|batch| batch.expect("rows")).collect();
+    arrow::compute::concat_batches(&schema, &batches).expect("one batch")
 }
