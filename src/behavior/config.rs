@@ -88,11 +88,18 @@ impl Config {
             .collect()
     }
 
-    /// What a user did, in the past tense, by the strength of the event's type.
-    pub fn verbs(&self) -> Vec<String> {
+    /// The types events can have, the weakest first; an event's strength is its type's position.
+    /// Of types of one weight a search is the weakest.
+    pub(super) fn types_by_strength(&self) -> Vec<String> {
         let mut types = self.known_types();
-        types.sort_by(|a, b| a.weight.total_cmp(&b.weight).then(a.event_type.cmp(&b.event_type)));
-        types.dedup_by(|b, a| a.weight == b.weight);
+        let key = |known: &KnownType| (known.event_type != "search", known.event_type.clone());
+        types.sort_by(|a, b| a.weight.total_cmp(&b.weight).then_with(|| key(a).cmp(&key(b))));
+        types.dedup_by(|b, a| a.event_type == b.event_type);
+        types.into_iter().map(|known| known.event_type).collect()
+    }
+
+    /// What a user did, in the past tense, by the strength of it.
+    pub fn verbs(&self) -> Vec<String> {
         let verb = |event_type: &str| match event_type {
             "purchase" => "bought".to_owned(),
             "cart" => "put in your cart".to_owned(),
@@ -101,7 +108,7 @@ impl Config {
             "search" => "searched for".to_owned(),
             other => format!("chose ({other})"),
         };
-        types.iter().map(|known| verb(&known.event_type)).collect()
+        self.types_by_strength().iter().map(|event_type| verb(event_type)).collect()
     }
 
     /// The text of every statement that a run will execute, the job's replacements included where

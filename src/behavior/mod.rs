@@ -1,8 +1,8 @@
 //! Events → implicit feedback, by the SQL statements under `sql/behavior/`.
 //!
 //! In: the shop's events and, where there is one, its catalogue. Out, as Parquet files in one
-//! folder: `item_ids`, `user_ids`, `query_ids` (external id ↔ dense index, sorted by id), the
-//! cleaned `events`, `rejected` rows with their reason, and for each [`Window`] of time a folder of
+//! folder: `item_ids`, `user_ids`, `query_ids` (external id ↔ dense index, sorted by id),
+//! `cold_users` (ids of users without an event), the cleaned `numbered_events`, `rejected` rows with their reason, and for each [`Window`] of time a folder of
 //! model inputs: `interactions`, `users`, `popularity`, `searches`, `query_items`, `baskets`,
 //! `transitions`. [`Facts`] counts every row: `read = kept + rejected + excluded`, exactly.
 //!
@@ -28,6 +28,7 @@ use crate::lake::{self, Lake, Param};
 mod config;
 mod statements;
 
+use config::KnownType;
 pub use config::{Config, EventWeights, InvalidConfig};
 use statements::Statements;
 
@@ -37,6 +38,8 @@ pub struct Sources<'a> {
     pub events: &'a Input,
     /// The catalogue; without it the items are those of the events.
     pub items: Option<&'a Input>,
+    /// The users' attributes, which bring in users without an event.
+    pub users: Option<&'a Input>,
 }
 
 /// The span of time that one set of model inputs is made from: everything before `until`.
@@ -69,6 +72,8 @@ pub struct Facts {
     pub deduplicated: bool,
     /// Users with an event that counts.
     pub n_users: u64,
+    /// Users of the users' table without an event that counts.
+    pub n_cold_users: u64,
     /// Items of the catalogue.
     pub n_items: u64,
     /// Distinct searches.
@@ -154,6 +159,11 @@ pub fn event_fields() -> Vec<Field> {
     ]
 }
 
+/// The columns read from the users' attributes.
+pub fn user_fields() -> Vec<Field> {
+    vec![Field::required("user_id", Kind::Id)]
+}
+
 /// Cleans the events and aggregates them, for the whole history and, where `test_days` is given and
 /// times are usable, for the history before the last `test_days` days (`train`, with `held_out`).
 ///
@@ -180,6 +190,11 @@ pub fn aggregate(
         None => lake.define("known_items", "SELECT DISTINCT item_id FROM events", &[])?,
     }
 
+    match sources.users {
+        Some(users) => lake.register_input("user_attributes", users, &user_fields())?,
+        None => lake.define("user_attributes", "SELECT user_id FROM events WHERE FALSE", &[])?,
+    }
+
     let run_end = ("run_end", Param::Time(run_end_us));
     let clock = run.query("clock", std::slice::from_ref(&run_end))?;
     let mut facts = Facts {
@@ -204,6 +219,7 @@ pub fn aggregate(
     run.view("checked_events", &[run_end, ("history_start", Param::Time(history_start))])?;
     run.count(&mut facts)?;
     facts.n_users = run.table("user_ids", &[])?;
+    facts.n_cold_users = run.table("cold_users", &[])?;
     facts.n_queries = run.table("query_ids", &[])?;
     let numbered = run.table("numbered_events", &[])?;
     let copies = ("copies_kept", Param::Int(if facts.deduplicated { 1 } else { i64::MAX }));
@@ -336,19 +352,18 @@ fn list(counts: &BTreeMap<String, u64>) -> String {
     counts.iter().map(|(reason, n)| format!("{reason} {n}")).collect::<Vec<_>>().join(", ")
 }
 
-/// Every name an event may carry, the type it stands for, and the type's weight and strength (the
-/// rank of its weight, which tells the strongest thing a user did with an item).
+/// Every name an event may carry, the type it stands for, and the type's weight and strength, which
+/// tells the strongest thing a user did with an item.
 fn event_types(config: &Config) -> RecordBatch {
     let types = config.known_types();
-    let mut by_weight: Vec<f64> = types.iter().map(|known| known.weight).collect();
-    by_weight.sort_by(f64::total_cmp);
-    by_weight.dedup();
-    let strength = |weight: f64| by_weight.iter().position(|w| *w == weight).unwrap_or(0) as i64;
+    let by_strength = config.types_by_strength();
+    let strength =
+        |of: &KnownType| by_strength.iter().position(|name| *name == of.event_type).unwrap_or(0) as i64;
     let columns: [(&str, ArrayRef); 4] = [
         ("name", Arc::new(types.iter().map(|t| Some(t.name.as_str())).collect::<StringArray>())),
         ("event_type", Arc::new(types.iter().map(|t| Some(t.event_type.as_str())).collect::<StringArray>())),
         ("weight", Arc::new(types.iter().map(|t| t.weight).collect::<Float64Array>())),
-        ("strength", Arc::new(types.iter().map(|t| strength(t.weight)).collect::<Int64Array>())),
+        ("strength", Arc::new(types.iter().map(strength).collect::<Int64Array>())),
     ];
     let fields: Vec<ArrowField> = columns
         .iter()

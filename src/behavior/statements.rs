@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::{Config, Error};
 
 /// Statements that a run with an evaluation window executes, for progress.
-pub(super) const COUNT: usize = 11 + 2 * 9;
+pub(super) const COUNT: usize = 12 + 2 * 9;
 
 macro_rules! shipped {
     ($($name:literal),* $(,)?) => {
@@ -13,12 +13,13 @@ macro_rules! shipped {
     };
 }
 
-const SHIPPED: [(&str, &str); 19] = shipped![
+const SHIPPED: [(&str, &str); 20] = shipped![
     "accounting",
     "baskets",
     "bots",
     "checked_events",
     "clock",
+    "cold_users",
     "held_out",
     "interactions",
     "item_ids",

@@ -36,7 +36,7 @@ mod split;
 mod text;
 
 pub use split::Split;
-pub use text::table;
+pub use text::{headline, table};
 
 /// The job's `[evaluation]` table.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]

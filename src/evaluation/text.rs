@@ -1,4 +1,6 @@
-//! The metrics as a small table for people.
+//! The metrics in short: a small table for people, the headline figures for the manifest.
+
+use std::collections::BTreeMap;
 
 use polars::prelude::{DataFrame, PolarsError};
 
@@ -44,4 +46,24 @@ pub fn table(frame: &DataFrame, k: usize, slice: &str) -> Result<String, PolarsE
         heading += &format!("  {shown:<22}");
     }
     Ok(format!("{}  {counted} users\n{}\n", heading.trim_end(), lines.join("\n")))
+}
+
+/// Every system's metrics at one length over all users, as `system → metric@k → value`.
+///
+/// # Errors
+/// If the frame is not one of this room's.
+pub fn headline(frame: &DataFrame, k: usize) -> Result<BTreeMap<String, BTreeMap<String, f64>>, PolarsError> {
+    let text = |name: &str| frame.column(name)?.str().cloned();
+    let (systems, metrics, slices) = (text("system")?, text("metric")?, text("slice")?);
+    let (ks, values) = (frame.column("k")?.u32()?, frame.column("value")?.f64()?);
+    let mut headline: BTreeMap<String, BTreeMap<String, f64>> = BTreeMap::new();
+    for at in (0..frame.height()).filter(|at| ks.get(*at) == Some(k as u32)) {
+        let (Some(system), Some(metric), Some("all")) = (systems.get(at), metrics.get(at), slices.get(at))
+        else {
+            continue;
+        };
+        let value = values.get(at).unwrap_or(f64::NAN);
+        headline.entry(system.to_owned()).or_default().insert(format!("{metric}@{k}"), value);
+    }
+    Ok(headline)
 }

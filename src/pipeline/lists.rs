@@ -30,6 +30,11 @@ impl IdColumn {
         Self { ids, published }
     }
 
+    /// More ids, published in the same type.
+    pub(super) fn with(self, ids: ArrayRef) -> Self {
+        Self { ids, ..self }
+    }
+
     pub(super) fn len(&self) -> usize {
         self.ids.len()
     }

@@ -1,4 +1,4 @@
-//! The rank and evaluate stages: fused lists of users, queries and segments, and how good they are.
+//! The rank stage: fused lists of users and queries.
 
 use std::path::Path;
 
@@ -7,26 +7,26 @@ use rayon::prelude::*;
 use serde_json::json;
 
 use crate::error::Error;
-use crate::evaluation::{self, Split, System};
 use crate::lake::table::{self, Layout};
 use crate::lake::{self};
 use crate::matrix::{Csr, Dense};
-use crate::ranking::{self, Fusion, Ranked, Reason, Source, Weights};
-use crate::{factor, profile, retrieval};
+use crate::ranking::{self, Fusion, Ranked, Reason, Source};
+use crate::{profile, retrieval};
 
-use super::history::{self, History};
+use super::history::{self, History, Ids};
 use super::lists::{self, IdColumn};
+use super::popular;
 use super::stages::{BLOCK_ROWS, Night, Report};
 
 /// What one window's users and items have in each source.
-struct Learned {
-    factors: (Dense, Dense),
-    content: Option<(Dense, Dense)>,
-    history: History,
+pub(super) struct Learned {
+    pub(super) factors: (Dense, Dense),
+    pub(super) content: Option<(Dense, Dense)>,
+    pub(super) history: History,
 }
 
 impl Learned {
-    fn sources<'a>(&'a self, eligible: &'a [bool]) -> ranking::Sources<'a> {
+    pub(super) fn sources<'a>(&'a self, eligible: &'a [bool]) -> ranking::Sources<'a> {
         ranking::Sources {
             factors: Some((&self.factors.0, &self.factors.1)),
             content: self.content.as_ref().map(|(users, items)| (users, items)),
@@ -39,7 +39,7 @@ impl Learned {
 }
 
 /// Retrieves some users' lists.
-fn retrieve(
+pub(super) fn retrieve(
     fusion: &Fusion,
     learned: &Learned,
     eligible: &[bool],
@@ -62,7 +62,7 @@ fn retrieve(
 }
 
 impl Night<'_> {
-    fn learned(&self, window: &str) -> Result<Learned, Error> {
+    pub(super) fn learned(&self, window: &str) -> Result<Learned, Error> {
         let ids = self.ids()?;
         let history = self.history(window, &ids)?;
         let content = self.content(&history)?;
@@ -70,7 +70,7 @@ impl Night<'_> {
     }
 
     /// Users' and items' embeddings, where texts are embedded.
-    fn content(&self, history: &History) -> Result<Option<(Dense, Dense)>, Error> {
+    pub(super) fn content(&self, history: &History) -> Result<Option<(Dense, Dense)>, Error> {
         let Some(embeddings) = self.embeddings()? else { return Ok(None) };
         let n_items = embeddings.items.n_rows();
         let no_terms = Csr::from_coordinates(n_items, 0, &[], &[], &[])?;
@@ -101,42 +101,63 @@ impl Night<'_> {
             let config = &night.job.spec.ranking;
             let fusion = ranking::fuse(learned.sources(&catalog.eligible), &config.weights)?;
             let ids = night.ids()?;
+            let n_users = ids.users.len();
+            let (users, order) = night.listed_users(&ids)?;
             let tables = Tables {
-                users: night.user_ids(&ids),
+                users,
                 items: night.item_ids(&ids),
                 titles: catalog.titles.clone(),
                 verbs: night.job.spec.behavior.verbs(),
             };
-            let n_users = tables.users.len();
+            let popular = popular::list(&learned.history, &catalog.eligible, config.top_k.get());
             let mut writers = BucketWriters::new(folder, night.job.spec.publish.buckets.0);
-            let all: Vec<u32> = (0..n_users as u32).collect();
-            let mut n_rows = 0;
-            for users in all.chunks(BLOCK_ROWS) {
+            let (mut n_rows, mut n_done) = (0, 0);
+            for users in order.chunks(BLOCK_ROWS) {
+                let warm: Vec<u32> =
+                    users.iter().copied().filter(|user| (*user as usize) < n_users).collect();
                 let top_k = config.top_k.get();
                 let found =
-                    retrieve(&fusion, &learned, &catalog.eligible, users, top_k, config.exclude_seen)?;
+                    retrieve(&fusion, &learned, &catalog.eligible, &warm, top_k, config.exclude_seen)?;
                 let explained: Vec<Vec<Ranked>> = users
                     .par_iter()
-                    .enumerate()
-                    .map(|(at, user)| {
-                        let (items, scores) = found.list(at);
-                        fusion.explain(*user as usize, items, scores)
+                    .map(|user| match warm.binary_search(user) {
+                        Ok(at) => {
+                            let (items, scores) = found.list(at);
+                            fusion.explain(*user as usize, items, scores)
+                        }
+                        Err(_) => popular.clone(),
                     })
                     .collect();
                 n_rows += writers.write(&tables, &learned.history, users, &explained)?;
-                let done = users.last().map_or(0, |last| *last as usize + 1);
-                night.progress("rank", done, n_users, "users");
+                n_done += users.len();
+                night.progress("rank", n_done, order.len(), "users");
             }
             writers.finish()?;
-            let n_queries = night.query_items(folder, &learned, &catalog.eligible)?;
-            popular_items(folder, &tables.items, &learned.history, &catalog.eligible, config.top_k.get())?;
-            let note = format!("{n_rows} rows for {n_users} users, lists for {n_queries} queries");
-            Ok(Report { facts: json!({ "rows": n_rows, "users": n_users, "queries": n_queries }), note })
+            let n_queries = night.query_items(folder, &catalog.eligible)?;
+            popular::write(folder, &tables.items, &learned.history, &catalog.eligible, config.top_k.get())?;
+            let n_listed = order.len();
+            let note = format!("{n_rows} rows for {n_listed} users, lists for {n_queries} queries");
+            Ok(Report { facts: json!({ "rows": n_rows, "users": n_listed, "queries": n_queries }), note })
         })
     }
 
+    /// The users who get a list, and the order of their ids: those with history, and with
+    /// `include_cold` those of the users' table without, numbered after them.
+    fn listed_users(&self, ids: &Ids) -> Result<(IdColumn, Vec<u32>), Error> {
+        let warm = self.user_ids(ids);
+        if !self.job.spec.ranking.include_cold {
+            let n_users = warm.len() as u32;
+            return Ok((warm, (0..n_users).collect()));
+        }
+        let path = self.folder("behavior").join("cold_users.parquet");
+        let cold = lake::read(&path, &["user_id"])?.column(0).clone();
+        let all = arrow::compute::concat(&[&ids.users, &cold])?;
+        let order = arrow::compute::sort_to_indices(&all, None, None)?;
+        Ok((warm.with(all), order.values().to_vec()))
+    }
+
     /// Items for each search: what users turned to after it, and what its words resemble.
-    fn query_items(&self, folder: &Path, learned: &Learned, eligible: &[bool]) -> Result<usize, Error> {
+    fn query_items(&self, folder: &Path, eligible: &[bool]) -> Result<usize, Error> {
         let ids = self.ids()?;
         let items = self.item_ids(&ids);
         let (n_queries, n_items) = (ids.queries.len(), items.len());
@@ -203,168 +224,8 @@ impl Night<'_> {
             writer.write(&rows).map_err(lake::Error::from)?;
         }
         writer.finish().map_err(lake::Error::from)?;
-        let _ = learned;
         Ok(n_queries)
     }
-
-    pub(super) fn evaluate(&mut self) -> Result<(), Error> {
-        let spec = &self.job.spec;
-        let fingerprint = self
-            .fingerprint("evaluate", &["rank"])
-            .add("config", &json!(spec.evaluation).to_string())
-            .add("factors", &json!(spec.factors).to_string())
-            .add("seed", &spec.seed.to_string());
-        self.stage("evaluate", fingerprint.hex(), |night, folder| {
-            let (config, seed) = (&night.job.spec.evaluation, night.job.spec.seed);
-            if !config.enabled {
-                return Ok(Report { facts: json!({}), note: "off".to_owned() });
-            }
-            let (learned, truth) = night.past_and_truth()?;
-            let users: Vec<u32> =
-                (0..truth.n_rows() as u32).filter(|user| !truth.row(*user as usize).0.is_empty()).collect();
-            if users.is_empty() {
-                return Ok(Report { facts: json!({}), note: "no user has held-out items".to_owned() });
-            }
-            let catalog = night.catalog_rows()?;
-            let systems = night.systems(&learned, &catalog.eligible, &users)?;
-            let embeddings = night.embeddings()?.map(|embeddings| embeddings.items);
-            let inputs = evaluation::Inputs {
-                users: &users,
-                truth: &truth,
-                seen: &learned.history.interactions,
-                popularity: &learned.history.n_users_of_item,
-                segments: &learned.history.segments,
-                segment_names: &learned.history.segment_names,
-                embeddings: embeddings.as_ref(),
-                eligible: &catalog.eligible,
-                systems: &systems,
-            };
-            let metrics = evaluation::evaluate(&inputs, config, seed)?;
-            let rows = lists::metrics(&metrics)?;
-            let path = folder.join("metrics/part.parquet");
-            let mut writer =
-                table::Writer::create(&path, rows.schema(), &Layout::default()).map_err(lake::Error::from)?;
-            writer.write(&rows).map_err(lake::Error::from)?;
-            writer.finish().map_err(lake::Error::from)?;
-            let k = config.ks.first().copied().unwrap_or(10);
-            let text = evaluation::table(&metrics, k, "all").map_err(evaluation::Error::from)?;
-            let note = format!("{} users with held-out items", users.len());
-            Ok(Report { facts: json!({ "table": text, "users": users.len() }), note })
-        })?;
-        self.metrics = self.done["evaluate"].facts["table"].as_str().map(str::to_owned);
-        Ok(())
-    }
-
-    /// What was learned before the cut, and what came after it; without usable times a seeded random
-    /// share of each user's items.
-    fn past_and_truth(&mut self) -> Result<(Learned, Csr), Error> {
-        let ids = self.ids()?;
-        let behavior = self.folder("behavior");
-        if self.behavior_facts()?.windows.iter().any(|window| window.name == "train") {
-            let truth = history::held_out(&behavior, ids.users.len(), ids.items.len())?;
-            return Ok((self.learned("train")?, truth));
-        }
-        let (spec, mut history) = (&self.job.spec, self.history("full", &ids)?);
-        let split = Split::random(&history.interactions, spec.evaluation.test_share, spec.seed)?;
-        history.keep_only(split.train);
-        let factors = factor::factorize(&history.interactions, &spec.factors, spec.seed, &mut |_| {})?;
-        let content = self.content(&history)?;
-        Ok((Learned { factors: (factors.users, factors.items), content, history }, split.test))
-    }
-
-    /// The published fusion, each source alone, and the user's own history.
-    fn systems(&mut self, learned: &Learned, eligible: &[bool], users: &[u32]) -> Result<Vec<System>, Error> {
-        let config = &self.job.spec.ranking;
-        let alone = |source: Source| Weights {
-            factors: f32::from(source == Source::Factors),
-            content: f32::from(source == Source::Content),
-            popularity: f32::from(source == Source::Popularity),
-            history: 0.0,
-        };
-        let mut compared = vec![("fused", config.weights), ("popularity", alone(Source::Popularity))];
-        compared.push(("factors", alone(Source::Factors)));
-        if learned.content.is_some() {
-            compared.push(("content", alone(Source::Content)));
-        }
-        let top_k = self.job.spec.evaluation.longest();
-        let mut systems = Vec::new();
-        let n_systems = compared.len();
-        for (at, (name, weights)) in compared.into_iter().enumerate() {
-            let fusion = ranking::fuse(learned.sources(eligible), &weights)?;
-            let mut lists = Vec::with_capacity(users.len());
-            for some in users.chunks(BLOCK_ROWS) {
-                let found = retrieve(&fusion, learned, eligible, some, top_k, config.exclude_seen)?;
-                lists.extend((0..some.len()).map(|at| found.list(at).0.to_vec()));
-                self.progress("evaluate", at * users.len() + lists.len(), n_systems * users.len(), "lists");
-            }
-            systems.push(System { name: name.to_owned(), lists });
-        }
-        if !config.exclude_seen {
-            let lists =
-                users.iter().map(|user| own_history(&learned.history, eligible, *user, top_k)).collect();
-            systems.push(System { name: "history".to_owned(), lists });
-        }
-        Ok(systems)
-    }
-}
-
-/// The user's own items, the heaviest first.
-fn own_history(history: &History, eligible: &[bool], user: u32, top_k: usize) -> Vec<u32> {
-    let (items, weights) = history.interactions.row(user as usize);
-    let mut own: Vec<(u32, f32)> = items.iter().copied().zip(weights.iter().copied()).collect();
-    own.retain(|(item, _)| eligible[*item as usize]);
-    own.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
-    own.truncate(top_k);
-    own.into_iter().map(|(item, _)| item).collect()
-}
-
-/// The fallback lists: the most popular items of each segment, and of `all`.
-fn popular_items(
-    folder: &Path,
-    items: &IdColumn,
-    history: &History,
-    eligible: &[bool],
-    top_k: usize,
-) -> Result<(), Error> {
-    let mut named: Vec<(String, Vec<f32>)> = Vec::new();
-    let n_items = items.len();
-    let weights = |of: &dyn Fn(usize) -> f32| (0..n_items).map(of).collect::<Vec<f32>>();
-    let all = weights(&|item| history.popularity.row(item).iter().map(|log| log.exp_m1()).sum());
-    named.push(("all".to_owned(), all));
-    for (code, name) in history.segment_names.iter().enumerate() {
-        named.push((name.clone(), weights(&|item| history.popularity.row(item)[code].exp_m1())));
-    }
-    named.sort_by(|a, b| a.0.cmp(&b.0));
-    let (mut segments, mut lengths, mut listed, mut scores) =
-        (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    for (name, weights) in &named {
-        let mut order: Vec<u32> = (0..n_items as u32)
-            .filter(|item| eligible[*item as usize] && weights[*item as usize] > 0.0)
-            .collect();
-        order.sort_by(|a, b| weights[*b as usize].total_cmp(&weights[*a as usize]).then(a.cmp(b)));
-        order.truncate(top_k);
-        lengths.push(order.len());
-        for item in order {
-            segments.push(name.as_str());
-            listed.push(Some(item));
-            scores.push(weights[item as usize]);
-        }
-    }
-    let rows = lists::batch(
-        vec![
-            ("segment", lists::strings(segments)),
-            ("rank", lists::ranks(lengths)),
-            ("item_id", items.take(listed)?),
-            ("score", lists::floats(scores)),
-        ],
-        &[],
-    )?;
-    let layout = Layout { sorted_by: vec!["segment".to_owned(), "rank".to_owned()], ..Layout::default() };
-    let path = folder.join("popular_items/part.parquet");
-    let mut writer = table::Writer::create(&path, rows.schema(), &layout).map_err(lake::Error::from)?;
-    writer.write(&rows).map_err(lake::Error::from)?;
-    writer.finish().map_err(lake::Error::from)?;
-    Ok(())
 }
 
 /// What turns indices into published values.
@@ -400,6 +261,7 @@ impl Tables {
             Reason::Popular { segment } => {
                 (format!("popular with {} users", history.segment_names[segment as usize]), None)
             }
+            Reason::PopularWithAll => ("popular with all users".to_owned(), None),
         }
     }
 }

@@ -112,6 +112,14 @@ pub(crate) fn describe(manifest: &Manifest) -> String {
     };
     let mut text = format!("run {} of {}\n\n", manifest.run_id, manifest.date);
     for (name, rows) in [("events", &manifest.events), ("items", &manifest.items)] {
+        let files = manifest.inputs.iter().filter(|file| file.input == name);
+        let in_files: u64 = files.map(|file| file.rows).sum();
+        if in_files > 0 && in_files != rows.read {
+            text += &format!(
+                "  {name:<8} {in_files} rows in files; the source statement makes {} of them\n",
+                rows.read
+            );
+        }
         text += &format!(
             "  {name:<8} read {}, kept {}, rejected {}, excluded {}\n",
             rows.read,

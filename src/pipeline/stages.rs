@@ -200,10 +200,11 @@ impl<'a> Night<'a> {
         self.stage("behavior", fingerprint.hex(), |night, folder| {
             let lake = night.lake()?;
             let (job, inputs) = (night.job, night.inputs);
-            let sources = behavior::Sources { events: &inputs.events, items: inputs.items.as_ref() };
-            if let Some(users) = &inputs.users {
-                lake.register_input("user_attributes", users, &super::check::user_fields())?;
-            }
+            let sources = behavior::Sources {
+                events: &inputs.events,
+                items: inputs.items.as_ref(),
+                users: inputs.users.as_ref(),
+            };
             let facts = behavior::aggregate(
                 &lake,
                 &sources,
@@ -213,7 +214,7 @@ impl<'a> Night<'a> {
                 folder,
                 &mut |step| night.progress("behavior", step.done, step.of, "statements"),
             )
-            .map_err(Error::Behavior)?;
+            .map_err(|error| inputs.blamed_for(Error::Behavior(error)))?;
             night.lake = Some(lake);
             let note = format!(
                 "{} events read, {} kept; {} users, {} items, {} queries",
@@ -242,8 +243,8 @@ impl<'a> Night<'a> {
             let lake = night.lake()?;
             lake.register_file("item_ids", &night.folder("behavior").join("item_ids.parquet"))?;
             let items = night.inputs.items.as_ref().map(|items| (items, text.as_deref()));
-            let facts =
-                catalog::build(&lake, items, &night.job.spec.catalog, folder).map_err(Error::Catalog)?;
+            let facts = catalog::build(&lake, items, &night.job.spec.catalog, folder)
+                .map_err(|error| night.inputs.blamed_for(Error::Catalog(error)))?;
             night.lake = Some(lake);
             let note = format!("{} of {} items may be listed", facts.n_eligible, facts.n_items);
             Ok(Report { facts: json!(facts), note })

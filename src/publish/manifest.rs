@@ -49,7 +49,7 @@ pub struct Manifest {
     pub peak_memory_bytes: u64,
     /// What the operator should know.
     pub warnings: Vec<String>,
-    /// The evaluation in short, by metric.
+    /// The evaluation in short: system, then `metric@k`, over all users.
     pub metrics: BTreeMap<String, Value>,
     /// What stages learned: objectives, metrics, counts.
     pub facts: BTreeMap<String, Value>,

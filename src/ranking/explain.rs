@@ -52,6 +52,8 @@ pub enum Reason {
         /// The segment.
         segment: u32,
     },
+    /// The item is popular, and nothing is known of the user.
+    PopularWithAll,
 }
 
 /// Of a long history only the heaviest items are looked at for evidence.

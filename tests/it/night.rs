@@ -2,6 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use arrow::array::{AsArray, RecordBatch, StringArray};
+use arrow::datatypes::{DataType, Schema};
+
 use crate::shop::{Shop, manifest};
 use crate::table::rows;
 
@@ -144,4 +147,79 @@ fn people_can_look_at_what_was_published() {
         said(&["sql", "job.toml", "SELECT run_id FROM runs WHERE current"]).contains("night-2026-11-21-1")
     );
     assert!(said(&["show", "run", "job.toml"]).contains("recommendations"));
+}
+
+#[test]
+fn users_without_history_get_the_popular_list_where_the_job_says_so() {
+    let shop = Shop::new(2_000, 0.0);
+    let users = |run: &std::path::Path| -> BTreeMap<String, Vec<(String, String)>> {
+        let mut lists: BTreeMap<String, Vec<(String, String)>> = BTreeMap::new();
+        for row in rows(&run.join("recommendations"), &["user_id", "item_id", "reason"]) {
+            lists.entry(row[0].clone()).or_default().push((row[1].clone(), row[2].clone()));
+        }
+        lists
+    };
+    let before = users(&shop.run(&[]));
+    let sets = ["--set", "inputs.users={path='data/users.parquet'}", "--set", "ranking.include_cold=true"];
+    let run = shop.run(&sets);
+    let after = users(&run);
+    let known = rows(&shop.path("data/users.parquet"), &["user_id"]);
+    assert_eq!(after.len(), known.len(), "every user of the table has a list");
+    assert!(before.len() < after.len(), "some users have no history");
+    let popular: Vec<String> = rows(&run.join("popular_items"), &["segment", "item_id"])
+        .into_iter()
+        .filter_map(|row| (row[0] == "all").then(|| row[1].clone()))
+        .collect();
+    for (user, list) in &after {
+        match before.get(user) {
+            Some(own) => assert_eq!(list, own, "{user}"),
+            None => {
+                assert_eq!(
+                    list.iter().map(|row| &row.0).collect::<Vec<_>>(),
+                    popular.iter().collect::<Vec<_>>()
+                );
+                assert!(list.iter().all(|row| row.1 == "popular with all users"), "{user}");
+            }
+        }
+    }
+}
+
+#[test]
+fn ids_and_titles_come_back_as_they_went_in_whatever_is_in_them() {
+    let shop = Shop::new(5_000, 0.0);
+    let names =
+        ["it's", "say \"hi\"", "two\nlines", "\u{1F600}", "tab\there", "%s {} $1", "<script>", "NULL", " "];
+    let rename = |id: &str| match id.strip_prefix("p-").and_then(|n| n.parse::<usize>().ok()) {
+        Some(n) if n < names.len() => names[n].to_owned(),
+        _ => id.to_owned(),
+    };
+    let renamed = |rows: RecordBatch| -> RecordBatch {
+        let (at, _) = rows.schema().column_with_name("item_id").expect("item_id");
+        let old = arrow::compute::cast(rows.column(at), &DataType::Utf8).expect("strings");
+        let new: StringArray = old.as_string::<i32>().iter().map(|id| id.map(rename)).collect();
+        let mut columns = rows.columns().to_vec();
+        columns[at] = std::sync::Arc::new(new);
+        let fields: Vec<_> = rows
+            .schema()
+            .fields()
+            .iter()
+            .zip(&columns)
+            .map(|(field, column)| field.as_ref().clone().with_data_type(column.data_type().clone()))
+            .collect();
+        RecordBatch::try_new(std::sync::Arc::new(Schema::new(fields)), columns).expect("rows")
+    };
+    shop.rewrite("data/items.parquet", renamed);
+    for day in std::fs::read_dir(shop.path("data/events")).expect("events") {
+        let day = day.expect("a day").file_name().into_string().expect("a name");
+        shop.rewrite(&format!("data/events/{day}/part-0.parquet"), renamed);
+    }
+    let run = shop.run(&[]);
+    let listed: BTreeSet<String> =
+        rows(&run.join("item_factors"), &["item_id"]).into_iter().map(|row| row[0].clone()).collect();
+    for name in names {
+        assert!(listed.contains(name), "{name:?}");
+    }
+    let catalog: BTreeSet<String> =
+        rows(&shop.path("data/items.parquet"), &["item_id"]).into_iter().map(|row| row[0].clone()).collect();
+    assert_eq!(listed, catalog);
 }

@@ -5,6 +5,16 @@ use std::path::Path;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
+/// Every row of every Parquet file below a folder, all columns, as [`rows`] has them.
+#[track_caller]
+pub(crate) fn whole(folder: &Path) -> Vec<Vec<String>> {
+    let Some(first) = files(folder).into_iter().next() else { return Vec::new() };
+    let file = std::fs::File::open(first).expect("a file");
+    let schema = ParquetRecordBatchReaderBuilder::try_new(file).expect("Parquet").schema().clone();
+    let columns: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+    rows(folder, &columns)
+}
+
 /// Every row of every Parquet file below a folder, files in order of their paths, values as text.
 #[track_caller]
 pub(crate) fn rows(folder: &Path, columns: &[&str]) -> Vec<Vec<String>> {

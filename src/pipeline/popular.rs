@@ -1,0 +1,97 @@
+//! Fallback lists: what is popular in each segment, and with everybody.
+
+use std::path::Path;
+
+use crate::error::Error;
+use crate::lake;
+use crate::lake::table::{self, Layout};
+use crate::ranking::{Ranked, Reason, Source};
+
+use super::history::History;
+use super::lists::{self, IdColumn};
+
+/// The segment of everybody.
+const ALL: &str = "all";
+
+/// The list of a user without history: the most popular items, scored `ln(1 + decayed weight)`.
+pub(super) fn list(history: &History, eligible: &[bool], top_k: usize) -> Vec<Ranked> {
+    let weights = weights(history, None);
+    most_popular(&weights, eligible, top_k)
+        .into_iter()
+        .map(|item| {
+            let score = weights[item as usize].ln_1p();
+            let mut contributions = [0.0; 4];
+            contributions[Source::Popularity as usize] = score;
+            Ranked {
+                item,
+                score,
+                contributions,
+                strongest: Source::Popularity,
+                reason: Reason::PopularWithAll,
+            }
+        })
+        .collect()
+}
+
+/// Writes `popular_items`: the most popular items of each segment, and of `all`.
+pub(super) fn write(
+    folder: &Path,
+    items: &IdColumn,
+    history: &History,
+    eligible: &[bool],
+    top_k: usize,
+) -> Result<(), Error> {
+    let segments = history.segment_names.iter().enumerate();
+    let mut named: Vec<(&str, Vec<f32>)> =
+        segments.map(|(segment, name)| (name.as_str(), weights(history, Some(segment)))).collect();
+    named.push((ALL, weights(history, None)));
+    named.sort_by_key(|(name, _)| *name);
+    let (mut segments, mut lengths, mut listed, mut scores) =
+        (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for (name, weights) in &named {
+        let order = most_popular(weights, eligible, top_k);
+        lengths.push(order.len());
+        for item in order {
+            segments.push(*name);
+            listed.push(Some(item));
+            scores.push(weights[item as usize]);
+        }
+    }
+    let rows = lists::batch(
+        vec![
+            ("segment", lists::strings(segments)),
+            ("rank", lists::ranks(lengths)),
+            ("item_id", items.take(listed)?),
+            ("score", lists::floats(scores)),
+        ],
+        &[],
+    )?;
+    let layout = Layout {
+        sorted_by: vec!["segment".to_owned(), "rank".to_owned()],
+        bloom: vec!["segment".to_owned()],
+        ..Layout::default()
+    };
+    let path = folder.join("popular_items/part.parquet");
+    let mut writer = table::Writer::create(&path, rows.schema(), &layout).map_err(lake::Error::from)?;
+    writer.write(&rows).map_err(lake::Error::from)?;
+    writer.finish().map_err(lake::Error::from)?;
+    Ok(())
+}
+
+/// Items' decayed weights in a segment, or in all.
+fn weights(history: &History, segment: Option<usize>) -> Vec<f32> {
+    let rows = (0..history.popularity.n_rows()).map(|item| history.popularity.row(item));
+    match segment {
+        Some(segment) => rows.map(|row| row[segment].exp_m1()).collect(),
+        None => rows.map(|row| row.iter().map(|log| log.exp_m1()).sum()).collect(),
+    }
+}
+
+fn most_popular(weights: &[f32], eligible: &[bool], top_k: usize) -> Vec<u32> {
+    let mut order: Vec<u32> = (0..weights.len() as u32)
+        .filter(|item| eligible[*item as usize] && weights[*item as usize] > 0.0)
+        .collect();
+    order.sort_by(|a, b| weights[*b as usize].total_cmp(&weights[*a as usize]).then(a.cmp(b)));
+    order.truncate(top_k);
+    order
+}
