@@ -1,5 +1,5 @@
 //! Lamplighter: batch recommendation on dataframes.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod ids;
@@ -11,10 +11,13 @@ pub mod behavior;
 pub mod catalog;
 pub mod encoder;
 pub mod factor;
+pub mod linear;
 pub mod neighbors;
 pub mod profile;
 pub mod ranking;
 pub mod retrieval;
+
+pub mod learning;
 
 pub mod evaluation;
 pub mod publish;

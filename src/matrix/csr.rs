@@ -70,6 +70,25 @@ impl Csr {
         Ok(csr)
     }
 
+    /// Builds rows from lists of column and value, each in ascending order of the column.
+    ///
+    /// # Panics
+    /// If a row's columns do not ascend strictly, or one is not below `n_cols`.
+    pub fn from_rows(n_cols: usize, rows: Vec<Vec<(u32, f32)>>) -> Self {
+        let n_entries = rows.iter().map(Vec::len).sum();
+        let mut offsets = Vec::with_capacity(rows.len() + 1);
+        offsets.push(0);
+        let (mut indices, mut values) = (Vec::with_capacity(n_entries), Vec::with_capacity(n_entries));
+        for row in rows {
+            assert!(row.windows(2).all(|pair| pair[0].0 < pair[1].0), "columns ascend");
+            assert!(row.last().is_none_or(|entry| (entry.0 as usize) < n_cols), "columns are inside");
+            indices.extend(row.iter().map(|entry| entry.0));
+            values.extend(row.iter().map(|entry| entry.1));
+            offsets.push(indices.len());
+        }
+        Self { n_cols, offsets, indices, values }
+    }
+
     fn sort_rows(&mut self) -> Result<(), CsrError> {
         let mut scratch: Vec<(u32, f32)> = Vec::new();
         for row in 0..self.n_rows() {

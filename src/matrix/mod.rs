@@ -6,9 +6,11 @@
 
 mod csr;
 mod dense;
+mod product;
 
 pub use csr::{Csr, CsrError};
 pub use dense::{Dense, DenseError};
+pub use product::{View, ViewMut, add_product};
 
 #[cfg(test)]
 mod tests;

@@ -1,0 +1,63 @@
+//! Models that weigh how many users two items share.
+
+use rayon::prelude::*;
+
+use crate::matrix::Csr;
+
+use super::{Config, prune};
+
+/// `D^-α X' U^-1 X D^-β` without its diagonal.
+pub(super) fn walk(by_user: &Csr, by_item: &Csr, config: &Config) -> Csr {
+    let per_user = |user: usize| 1.0 / by_user.row(user).0.len() as f64;
+    let degree = |item: usize| by_item.row(item).0.len() as f64;
+    shared(by_user, by_item, config.kept, per_user, |item, other, weight| {
+        weight / (degree(item).powf(config.walk_alpha) * degree(other).powf(config.walk_beta))
+    })
+}
+
+/// Cosines of items' columns, shrunk by their support, without the diagonal.
+pub(super) fn cosine(by_user: &Csr, by_item: &Csr, config: &Config) -> Csr {
+    let degree = |item: usize| by_item.row(item).0.len() as f64;
+    shared(
+        by_user,
+        by_item,
+        config.kept,
+        |_| 1.0,
+        |item, other, n_both| n_both / ((degree(item) * degree(other)).sqrt() + config.shrinkage),
+    )
+}
+
+/// Sums `per_user` over the users that two items share, then scores the pair.
+fn shared(
+    by_user: &Csr,
+    by_item: &Csr,
+    kept: usize,
+    per_user: impl Fn(usize) -> f64 + Sync,
+    score: impl Fn(usize, usize, f64) -> f64 + Sync,
+) -> Csr {
+    let n_items = by_user.n_cols();
+    let rows = (0..n_items).into_par_iter().map_init(
+        || (vec![0f64; n_items], Vec::<u32>::new()),
+        |(sums, touched), item| {
+            for user in by_item.row(item).0 {
+                let weight = per_user(*user as usize);
+                for other in by_user.row(*user as usize).0 {
+                    let sum = &mut sums[*other as usize];
+                    if *sum == 0.0 {
+                        touched.push(*other);
+                    }
+                    *sum += weight;
+                }
+            }
+            let mut row = Vec::with_capacity(touched.len());
+            for other in touched.drain(..) {
+                let sum = std::mem::take(&mut sums[other as usize]);
+                if other as usize != item {
+                    row.push((other, score(item, other as usize, sum) as f32));
+                }
+            }
+            prune(row, kept)
+        },
+    );
+    Csr::from_rows(n_items, rows.collect())
+}

@@ -1,0 +1,184 @@
+//! Linear models of a user's history: `score(u, i) = Σ_j h_uj · M_ji`.
+//!
+//! In: `interactions` (`n_users × n_items`; only which entries are there counts) and each user's items
+//! in the order they came (`steps`, aligned with the entries). Out: [`Models`], one item-item matrix
+//! each, applied by whoever ranks to a user's weighted history `h_u`:
+//!
+//! - **ease**: the ridge regression of every item on all others without itself, in closed form,
+//!   `M = I - P / diag(P)`, `P = (X'X + λI)^-1` (Steck, "Embarrassingly shallow autoencoders for sparse
+//!   data", 2019). Dense and cubic in the items, so only the `ease_items` with the most users take part.
+//! - **walk**: the linear graph filter `D^-α X' U^-1 X D^-β`, `U` and `D` the degrees of users and
+//!   items: with `α = 1` the two-step random walk RP³β (Paudel et al., "Updatable, accurate, diverse
+//!   and scalable recommendations for interactive applications", 2017), with `α = β = ½` the first-order
+//!   filter of GF-CF (Shen et al., "How powerful is graph convolution for recommendation?", 2021).
+//! - **cosine**: item-kNN with shrinkage (Sarwar et al., 2001; Deshpande and Karypis, 2004).
+//! - **sequence**: what follows what, a few steps apart, either side normalised by its own frequency.
+//! - **spectral**: the ideal low-pass filter `D^-½ Q Q' D^½`, `Q` the leading right singular vectors of
+//!   the normalised interactions (GF-CF's second part). Kept as two thin matrices, `D^-½ Q` and `D^½ Q`.
+//!
+//! A sparse matrix keeps the `kept` largest magnitudes of a row. Everything is a function of the input
+//! and the seed alone: blocks are fixed, sums are ordered, ties go to the smaller index.
+//!
+//! **Cost.** ease: `n³` flops and `8 n²` bytes for `n = ease_items`; walk and cosine: `Σ_u |u|²` additions;
+//! spectral: `iterations · rank · entries` multiply-adds and `8 · rank · n_items` bytes. The room knows
+//! nothing of weights, times or which items may be listed.
+
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::matrix::{Csr, Dense};
+
+mod counts;
+mod ease;
+mod sequence;
+mod spectral;
+
+#[cfg(test)]
+mod tests;
+
+/// The job's `[linear]` table.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// The most items EASE takes, those with the most users; 0 switches it off.
+    pub ease_items: usize,
+    /// EASE's λ: users that a pair of items must share before it counts.
+    pub ease_regularization: f64,
+    /// Entries a sparse model keeps of each row.
+    pub kept: usize,
+    /// Added to the denominator of a cosine.
+    pub shrinkage: f64,
+    /// How strongly the walk leaves frequent items' history out.
+    pub walk_alpha: f64,
+    /// How strongly the walk holds frequent items back.
+    pub walk_beta: f64,
+    /// How many steps apart items of a sequence may be; 0 switches it off.
+    pub sequence_steps: usize,
+    /// Singular vectors of the low-pass filter; 0 switches it off.
+    pub spectral_rank: usize,
+    /// Rounds of subspace iteration.
+    pub spectral_iterations: usize,
+    /// What an item of the history counts for against the one a step later, from above 0 to 1.
+    pub recency: f64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            ease_items: 12_288,
+            ease_regularization: 300.0,
+            kept: 512,
+            shrinkage: 20.0,
+            walk_alpha: 0.5,
+            walk_beta: 0.5,
+            sequence_steps: 4,
+            spectral_rank: 128,
+            spectral_iterations: 5,
+            recency: 1.0,
+        }
+    }
+}
+
+/// Item-item models, each `n_items × n_items`, rows the history's items. See the [room](self).
+#[derive(Clone, Debug)]
+pub struct Models {
+    /// EASE, where it is on.
+    pub ease: Option<Csr>,
+    /// The normalised walk.
+    pub walk: Csr,
+    /// Shrunk cosines.
+    pub cosine: Csr,
+    /// What follows what, where times tell an order.
+    pub sequence: Option<Csr>,
+    /// `D^-½ Q` and `D^½ Q`, where it is on.
+    pub spectral: Option<(Dense, Dense)>,
+}
+
+/// Why models could not be fitted.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Steps and interactions differ in number.
+    #[error("{steps} steps for {interactions} interactions")]
+    Steps { steps: usize, interactions: usize },
+    /// A key is out of range.
+    #[error("`linear.{key}`: expected {expected}; found {found}")]
+    Config { key: &'static str, expected: &'static str, found: f64 },
+    /// A matrix came out with a value that is not finite.
+    #[error("the {model} model has a value that is not finite")]
+    NotFinite { model: &'static str },
+}
+
+/// Fits every model that is on. `steps[e]` is the place in its user's order of the entry `e` of
+/// `interactions`, from 0 for the first; entries of one moment share a step. Empty where times tell
+/// nothing.
+///
+/// # Errors
+/// If lengths differ, a key is out of range, or a model is not finite.
+pub fn fit(interactions: &Csr, steps: &[u32], config: &Config, seed: u64) -> Result<Models, Error> {
+    config.check()?;
+    if !steps.is_empty() && steps.len() != interactions.n_entries() {
+        return Err(Error::Steps { steps: steps.len(), interactions: interactions.n_entries() });
+    }
+    let by_item = interactions.transpose();
+    let ease = (config.ease_items > 0).then(|| ease::fit(interactions, &by_item, config));
+    let walk = counts::walk(interactions, &by_item, config);
+    let cosine = counts::cosine(interactions, &by_item, config);
+    let sequence =
+        (!steps.is_empty() && config.sequence_steps > 0).then(|| sequence::fit(interactions, steps, config));
+    let rank = config.spectral_rank.min(interactions.n_cols() / 2).min(interactions.n_rows() / 2);
+    let spectral = match rank {
+        0 => None,
+        rank => Some(spectral::fit(interactions, &by_item, rank, config.spectral_iterations, seed)?),
+    };
+    Ok(Models { ease, walk, cosine, sequence, spectral })
+}
+
+/// Users in the space of a low-pass filter: `Σ_j h_uj · inputs_j`, `n_users × rank`.
+pub fn project(history: &Csr, inputs: &Dense) -> Dense {
+    let rank = inputs.n_cols();
+    let mut users = Dense::zeros(history.n_rows(), rank);
+    users.values_mut().par_chunks_mut(rank.max(1)).enumerate().for_each(|(user, target)| {
+        let (items, weights) = history.row(user);
+        for (item, weight) in items.iter().zip(weights) {
+            let row = inputs.row(*item as usize);
+            target.iter_mut().zip(row).for_each(|(sum, value)| *sum += weight * value);
+        }
+    });
+    users
+}
+
+impl Config {
+    fn check(&self) -> Result<(), Error> {
+        let above_0 = |key, found: f64| {
+            if found.is_finite() && found > 0.0 {
+                return Ok(());
+            }
+            Err(Error::Config { key, expected: "a number above 0", found })
+        };
+        above_0("ease_regularization", self.ease_regularization)?;
+        above_0("kept", self.kept as f64)?;
+        above_0("recency", self.recency)?;
+        for (key, found) in
+            [("shrinkage", self.shrinkage), ("walk_alpha", self.walk_alpha), ("walk_beta", self.walk_beta)]
+        {
+            if !(found.is_finite() && found >= 0.0) {
+                return Err(Error::Config { key, expected: "a number of at least 0", found });
+            }
+        }
+        if self.recency > 1.0 {
+            return Err(Error::Config { key: "recency", expected: "at most 1", found: self.recency });
+        }
+        Ok(())
+    }
+}
+
+/// The `kept` entries of the largest magnitude, by ascending column; of equals the smaller columns.
+fn prune(mut row: Vec<(u32, f32)>, kept: usize) -> Vec<(u32, f32)> {
+    if row.len() > kept {
+        row.select_nth_unstable_by(kept, |a, b| b.1.abs().total_cmp(&a.1.abs()).then(a.0.cmp(&b.0)));
+        row.truncate(kept);
+    }
+    row.sort_unstable_by_key(|entry| entry.0);
+    row.shrink_to_fit();
+    row
+}
