@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use crate::{
-    behavior, catalog, encoder, evaluation, factor, job, lake, matrix, neighbors, profile, publish, ranking,
-    retrieval,
+    behavior, catalog, encoder, evaluation, factor, job, lake, linear, matrix, neighbors, profile, publish,
+    ranking, retrieval,
 };
 
 /// Anything a command can fail with.
@@ -51,6 +51,9 @@ pub enum Error {
     /// The factorize stage failed.
     #[error("factorize: {0}")]
     Factorize(#[from] factor::Error),
+    /// The linear models failed.
+    #[error("linear: {0}")]
+    Linear(#[from] linear::Error),
     /// The neighbors stage failed.
     #[error("neighbors: {0}")]
     Neighbors(#[from] neighbors::Error),

@@ -164,8 +164,9 @@ pub fn user_fields() -> Vec<Field> {
     vec![Field::required("user_id", Kind::Id)]
 }
 
-/// Cleans the events and aggregates them, for the whole history and, where `test_days` is given and
-/// times are usable, for the history before the last `test_days` days (`train`, with `held_out`).
+/// Cleans the events and aggregates them, for the whole history (`full`) and, where times are usable,
+/// for each of `cuts`: a name, and how many days before the last event its window ends. Cuts go from the
+/// earliest; what came between one and the next is that window's `held_out`.
 ///
 /// `run_end_us` is the end of the run date: later events are in the future.
 ///
@@ -176,7 +177,7 @@ pub fn aggregate(
     sources: &Sources,
     config: &Config,
     run_end_us: i64,
-    test_days: Option<f64>,
+    cuts: &[(&str, f64)],
     folder: &Path,
     on_step: &mut dyn FnMut(Step),
 ) -> Result<Facts, Error> {
@@ -232,13 +233,15 @@ pub fn aggregate(
     facts.kept = numbered - duplicates;
     refuse_bad_night(&facts, config)?;
 
-    let test_us = test_days.map(|days| (days * DAY_US as f64) as i64);
-    if let Some(test_us) = test_us.filter(|_| facts.usable_times) {
-        let until_us = facts.last_us - test_us + 1;
-        run.table("held_out", &[copies.clone(), ("cut", Param::Time(until_us))])?;
-        facts.windows.push(Window { name: "train".to_owned(), until_us });
+    for (name, days) in cuts.iter().filter(|_| facts.usable_times) {
+        let until_us = facts.last_us - (days * DAY_US as f64) as i64 + 1;
+        facts.windows.push(Window { name: (*name).to_owned(), until_us });
     }
     facts.windows.push(Window { name: "full".to_owned(), until_us: facts.last_us + 1 });
+    for pair in facts.windows.windows(2) {
+        let (cut, until) = (Param::Time(pair[0].until_us), Param::Time(pair[1].until_us));
+        run.window_table(&pair[0].name, "held_out", &[copies.clone(), ("cut", cut), ("until", until)])?;
+    }
     for window in &facts.windows {
         let half_life = if facts.usable_times { config.half_life_days } else { f64::MAX };
         let params = [
@@ -249,11 +252,11 @@ pub fn aggregate(
         ];
         run.view("weighted_events", &params)?;
         for statement in ["interactions", "users"] {
-            run.window_table(&window.name, statement)?;
+            run.window_table(&window.name, statement, &[])?;
         }
         run.view("sessions", &[])?;
         for statement in ["popularity", "searches", "query_items", "baskets", "transitions"] {
-            run.window_table(&window.name, statement)?;
+            run.window_table(&window.name, statement, &[])?;
         }
     }
     Ok(facts)
@@ -297,9 +300,9 @@ impl Run<'_> {
         Ok(rows)
     }
 
-    fn window_table(&mut self, window: &str, statement: &str) -> Result<(), Error> {
+    fn window_table(&mut self, window: &str, statement: &str, params: &[(&str, Param)]) -> Result<(), Error> {
         let path = self.folder.join(window).join(format!("{statement}.parquet"));
-        self.lake.write(statement, self.statements.text(statement), &[], &path)?;
+        self.lake.write(statement, self.statements.text(statement), params, &path)?;
         self.lake.register_file(statement, &path)?;
         self.step(statement);
         Ok(())

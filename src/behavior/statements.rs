@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use super::{Config, Error};
 
-/// Statements that a run with an evaluation window executes, for progress.
-pub(super) const COUNT: usize = 12 + 2 * 9;
+/// Statements that a run with a window to learn from and one to evaluate executes, for progress.
+pub(super) const COUNT: usize = 11 + 2 + 3 * 9;
 
 macro_rules! shipped {
     ($($name:literal),* $(,)?) => {

@@ -44,9 +44,11 @@ pub use text::{headline, table};
 pub struct Config {
     /// Whether a run evaluates.
     pub enabled: bool,
-    /// The last days of the history, held out as the truth.
+    /// What is held out. Without usable times it is a random share in any case.
+    pub split: Hold,
+    /// Where `split` is temporal: how many days at the end of the history are held out.
     pub test_days: f64,
-    /// Of a history without usable times, the share of each user's items held out.
+    /// Where `split` is random: the share of each user's items held out.
     pub test_share: f64,
     /// List lengths.
     pub ks: Vec<usize>,
@@ -58,10 +60,24 @@ pub struct Config {
 #[serde(deny_unknown_fields, default)]
 struct Raw {
     enabled: bool,
+    split: Hold,
     test_days: f64,
     test_share: f64,
     ks: Vec<usize>,
     bootstrap: usize,
+}
+
+/// What an evaluation holds out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Hold {
+    /// Everything after a moment, as a night would have met it.
+    #[default]
+    Temporal,
+    /// Each user's last item, as sequence recommenders are compared.
+    LeaveLastOut,
+    /// A seeded random share of each user's items.
+    Random,
 }
 
 /// One recommender's lists, a list a test user.
@@ -124,14 +140,21 @@ pub enum Error {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { enabled: true, test_days: 7.0, test_share: 0.2, ks: vec![10, 20, 50], bootstrap: 200 }
+        Self {
+            enabled: true,
+            split: Hold::Temporal,
+            test_days: 7.0,
+            test_share: 0.2,
+            ks: vec![10, 20, 50],
+            bootstrap: 200,
+        }
     }
 }
 
 impl Default for Raw {
     fn default() -> Self {
-        let Config { enabled, test_days, test_share, ks, bootstrap } = Config::default();
-        Self { enabled, test_days, test_share, ks, bootstrap }
+        let Config { enabled, split, test_days, test_share, ks, bootstrap } = Config::default();
+        Self { enabled, split, test_days, test_share, ks, bootstrap }
     }
 }
 
@@ -152,17 +175,12 @@ impl TryFrom<Raw> for Config {
         if !(1..=10_000).contains(&raw.bootstrap) {
             return refuse("bootstrap", "1 to 10000 resamples", raw.bootstrap.to_string());
         }
-        let Raw { enabled, test_days, test_share, ks, bootstrap } = raw;
-        Ok(Self { enabled, test_days, test_share, ks, bootstrap })
+        let Raw { enabled, split, test_days, test_share, ks, bootstrap } = raw;
+        Ok(Self { enabled, split, test_days, test_share, ks, bootstrap })
     }
 }
 
 impl Config {
-    /// The held-out days, where a run evaluates.
-    pub fn held_out_days(&self) -> Option<f64> {
-        self.enabled.then_some(self.test_days)
-    }
-
     /// The longest list looked at.
     pub fn longest(&self) -> usize {
         self.ks.iter().copied().max().unwrap_or(0)

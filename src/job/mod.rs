@@ -10,7 +10,7 @@ use chrono::NaiveDate;
 use serde::{Deserialize, Serialize};
 
 use crate::lake::input;
-use crate::{behavior, catalog, encoder, evaluation, factor, neighbors, profile, ranking};
+use crate::{behavior, catalog, encoder, evaluation, factor, learning, linear, neighbors, profile, ranking};
 
 /// One nightly job. See the module doc of each room for its table's keys.
 #[derive(Clone, Debug)]
@@ -59,6 +59,12 @@ pub struct Spec {
     /// Item-item lists.
     #[serde(default)]
     pub neighbors: neighbors::Config,
+    /// Item-item models of a user's history.
+    #[serde(default)]
+    pub linear: linear::Config,
+    /// How sources' weights are learned, where `ranking.weights` does not give them.
+    #[serde(default)]
+    pub learning: learning::Config,
     /// Users' tastes.
     #[serde(default)]
     pub profile: profile::Config,

@@ -3,17 +3,15 @@
 use serde_json::json;
 
 use crate::error::Error;
-use crate::evaluation::{self, Split, System};
-use crate::factor;
+use crate::evaluation::{self, System};
 use crate::lake;
 use crate::lake::table::{self, Layout};
-use crate::matrix::Csr;
 use crate::ranking::{self, Source, Weights};
 
-use super::history::{self, History};
+use super::history::History;
 use super::lists;
-use super::rank::{Learned, retrieve};
-use super::stages::{BLOCK_ROWS, Night, Report};
+use super::rank::{Learned, USERS_AT_A_TIME, retrieve};
+use super::stages::{Night, Report};
 
 impl Night<'_> {
     pub(super) fn evaluate(&mut self) -> Result<(), Error> {
@@ -28,7 +26,8 @@ impl Night<'_> {
             if !config.enabled {
                 return Ok(Report { facts: json!({}), note: "off".to_owned() });
             }
-            let (learned, truth) = night.past_and_truth()?;
+            let ids = night.ids()?;
+            let (learned, truth) = (night.learned("train")?, night.truth("train", &ids)?);
             let users: Vec<u32> =
                 (0..truth.n_rows() as u32).filter(|user| !truth.row(*user as usize).0.is_empty()).collect();
             if users.is_empty() {
@@ -67,44 +66,19 @@ impl Night<'_> {
         Ok(())
     }
 
-    /// What was learned before the cut, and what came after it; without usable times a seeded random
-    /// share of each user's items.
-    fn past_and_truth(&mut self) -> Result<(Learned, Csr), Error> {
-        let ids = self.ids()?;
-        let behavior = self.folder("behavior");
-        if self.behavior_facts()?.windows.iter().any(|window| window.name == "train") {
-            let truth = history::held_out(&behavior, ids.users.len(), ids.items.len())?;
-            return Ok((self.learned("train")?, truth));
-        }
-        let (spec, mut history) = (&self.job.spec, self.history("full", &ids)?);
-        let split = Split::random(&history.interactions, spec.evaluation.test_share, spec.seed)?;
-        history.keep_only(split.train);
-        let factors = factor::factorize(&history.interactions, &spec.factors, spec.seed, &mut |_| {})?;
-        let content = self.content(&history)?;
-        Ok((Learned { factors: (factors.users, factors.items), content, history }, split.test))
-    }
-
     /// The published fusion, each source alone, and the user's own history.
     fn systems(&mut self, learned: &Learned, eligible: &[bool], users: &[u32]) -> Result<Vec<System>, Error> {
         let config = &self.job.spec.ranking;
-        let alone = |source: Source| Weights {
-            factors: f32::from(source == Source::Factors),
-            content: f32::from(source == Source::Content),
-            popularity: f32::from(source == Source::Popularity),
-            history: 0.0,
-        };
-        let mut compared = vec![("fused", config.weights), ("popularity", alone(Source::Popularity))];
-        compared.push(("factors", alone(Source::Factors)));
-        if learned.content.is_some() {
-            compared.push(("content", alone(Source::Content)));
-        }
+        let mut compared = vec![("fused", self.weights()?)];
+        let alone = learned.present().into_iter().filter(|source| *source != Source::History);
+        compared.extend(alone.map(|source| (source.name(), Weights::alone(source))));
         let top_k = self.job.spec.evaluation.longest();
         let mut systems = Vec::new();
         let n_systems = compared.len();
         for (at, (name, weights)) in compared.into_iter().enumerate() {
             let fusion = ranking::fuse(learned.sources(eligible), &weights)?;
             let mut lists = Vec::with_capacity(users.len());
-            for some in users.chunks(BLOCK_ROWS) {
+            for some in users.chunks(USERS_AT_A_TIME) {
                 let found = retrieve(&fusion, learned, eligible, some, top_k, config.exclude_seen)?;
                 lists.extend((0..some.len()).map(|at| found.list(at).0.to_vec()));
                 self.progress("evaluate", at * users.len() + lists.len(), n_systems * users.len(), "lists");

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
-use arrow::datatypes::{Float32Type, Float64Type, Int64Type, UInt32Type};
+use arrow::datatypes::{Float32Type, Float64Type, Int64Type, TimestampMicrosecondType, UInt32Type};
 
 use crate::lake;
 use crate::matrix::{Csr, Dense};
@@ -11,11 +11,15 @@ use crate::matrix::{Csr, Dense};
 use crate::error::Error;
 
 /// One window's interactions and what was counted from them.
+#[derive(Clone)]
 pub(super) struct History {
     /// Users × items, decayed weights.
     pub(super) interactions: Csr,
     /// The strongest thing the user did, as the rank of its type's weight; one an interaction.
     pub(super) strengths: Vec<u8>,
+    /// Each interaction's place in its user's order, from 0; those of one moment share one. Empty where
+    /// times tell nothing.
+    pub(super) steps: Vec<u32>,
     /// Each user's segment, as a position in `segment_names`.
     pub(super) segments: Vec<u32>,
     /// Segments by name, ascending.
@@ -49,15 +53,17 @@ impl Ids {
 }
 
 impl History {
-    pub(super) fn read(behavior: &Path, window: &str, ids: &Ids) -> Result<Self, Error> {
+    pub(super) fn read(behavior: &Path, window: &str, ids: &Ids, usable_times: bool) -> Result<Self, Error> {
         let (n_users, n_items) = (ids.users.len(), ids.items.len());
         let table = |name: &str, columns: &[&str]| {
             lake::read(&behavior.join(window).join(format!("{name}.parquet")), columns)
         };
-        let rows = table("interactions", &["user_idx", "item_idx", "weight", "strength"])?;
+        let rows = table("interactions", &["user_idx", "item_idx", "weight", "strength", "last_time"])?;
         let interactions = csr(&rows, n_users, n_items)?;
         let strengths = rows.column(3).as_primitive::<Int64Type>().values();
         let strengths = strengths.iter().map(|strength| *strength as u8).collect();
+        let times = rows.column(4).as_primitive::<TimestampMicrosecondType>().values();
+        let steps = if usable_times { steps(&interactions, times) } else { Vec::new() };
 
         let rows = table("users", &["user_idx", "segment"])?;
         let names = rows.column(1).as_string::<i32>();
@@ -89,32 +95,66 @@ impl History {
 
         let rows = table("searches", &["user_idx", "query_idx", "weight"])?;
         let searches = csr(&rows, n_users, ids.queries.len())?;
-        Ok(Self { interactions, strengths, segments, segment_names, popularity, n_users_of_item, searches })
+        Ok(Self {
+            interactions,
+            strengths,
+            steps,
+            segments,
+            segment_names,
+            popularity,
+            n_users_of_item,
+            searches,
+        })
     }
 
     /// Keeps only these interactions (a subset), and counts popularity from them alone.
     pub(super) fn keep_only(&mut self, kept: Csr) {
         let mut strengths = Vec::with_capacity(kept.n_entries());
+        let mut steps = Vec::new();
         self.popularity.values_mut().fill(0.0);
         self.n_users_of_item.fill(0);
         for user in 0..kept.n_rows() {
             let segment = self.segments[user] as usize;
             let (items, weights) = kept.row(user);
             for (item, weight) in items.iter().zip(weights) {
-                strengths.push(self.strength(user, *item).unwrap_or(0));
+                let place = self.place(user, *item);
+                strengths.push(place.map_or(0, |at| self.strengths[at]));
+                steps.extend(place.and_then(|at| self.steps.get(at)));
                 self.popularity.row_mut(*item as usize)[segment] += weight;
                 self.n_users_of_item[*item as usize] += 1;
             }
         }
         self.popularity.values_mut().iter_mut().for_each(|weight| *weight = weight.ln_1p());
-        (self.interactions, self.strengths) = (kept, strengths);
+        (self.interactions, self.strengths, self.steps) = (kept, strengths, steps);
+    }
+
+    /// Users × items: what a model of the history is applied to, `ln(1 + weight)`, times `recency` for
+    /// every step that the user has taken since.
+    pub(super) fn recent(&self, recency: f64) -> Csr {
+        let (n_users, n_items) = (self.interactions.n_rows(), self.interactions.n_cols());
+        let rows = (0..n_users).map(|user| {
+            let first = self.interactions.offset(user);
+            let (items, weights) = self.interactions.row(user);
+            let step = |at: usize| self.steps.get(first + at).copied().unwrap_or(0);
+            let last = (0..items.len()).map(step).max().unwrap_or(0);
+            let weighed = items.iter().zip(weights).enumerate().map(|(at, (item, weight))| {
+                let since = f64::from(last - step(at));
+                (*item, (f64::from(weight.ln_1p()) * recency.powf(since)) as f32)
+            });
+            weighed.collect()
+        });
+        Csr::from_rows(n_items, rows.collect())
     }
 
     /// How strong the user's interaction with the item is, if there is one.
     pub(super) fn strength(&self, user: usize, item: u32) -> Option<u8> {
-        let first = self.interactions.offset(user);
+        self.place(user, item).map(|at| self.strengths[at])
+    }
+
+    /// Where the user's interaction with the item is in what is aligned with the interactions.
+    fn place(&self, user: usize, item: u32) -> Option<usize> {
         let (items, _) = self.interactions.row(user);
-        items.binary_search(&item).ok().map(|at| self.strengths[first + at])
+        items.binary_search(&item).ok().map(|at| self.interactions.offset(user) + at)
     }
 }
 
@@ -139,9 +179,25 @@ pub(super) fn query_items(behavior: &Path, n_queries: usize, n_items: usize) -> 
     csr(&lake::read(&path, &["query_idx", "item_idx", "weight"])?, n_queries, n_items)
 }
 
-/// Users × items after the cut.
-pub(super) fn held_out(behavior: &Path, n_users: usize, n_items: usize) -> Result<Csr, Error> {
-    let rows = lake::read(&behavior.join("held_out.parquet"), &["user_idx", "item_idx"])?;
+/// Dense ranks of each user's distinct times.
+fn steps(interactions: &Csr, times: &[i64]) -> Vec<u32> {
+    let mut steps = Vec::with_capacity(times.len());
+    let mut distinct: Vec<i64> = Vec::new();
+    for user in 0..interactions.n_rows() {
+        let first = interactions.offset(user);
+        let own = &times[first..first + interactions.row(user).0.len()];
+        distinct.clear();
+        distinct.extend_from_slice(own);
+        distinct.sort_unstable();
+        distinct.dedup();
+        steps.extend(own.iter().map(|time| distinct.partition_point(|other| other < time) as u32));
+    }
+    steps
+}
+
+/// Users × items between the end of a window and that of the next.
+pub(super) fn held_out(behavior: &Path, window: &str, n_users: usize, n_items: usize) -> Result<Csr, Error> {
+    let rows = lake::read(&behavior.join(window).join("held_out.parquet"), &["user_idx", "item_idx"])?;
     let users = rows.column(0).as_primitive::<UInt32Type>().values();
     let items = rows.column(1).as_primitive::<UInt32Type>().values();
     Ok(Csr::from_coordinates(n_users, n_items, users, items, &vec![1f32; rows.num_rows()])?)

@@ -24,6 +24,7 @@ mod encode;
 mod estimate;
 mod evaluate;
 mod history;
+mod learn;
 mod lists;
 pub mod plumbing;
 mod popular;
@@ -38,8 +39,18 @@ pub use estimate::plan;
 use stages::Night;
 
 /// The stages, in the order they run.
-pub const STAGES: [&str; 9] =
-    ["behavior", "catalog", "encode", "factorize", "neighbors", "profile", "rank", "evaluate", "publish"];
+pub const STAGES: [&str; 10] = [
+    "behavior",
+    "catalog",
+    "encode",
+    "factorize",
+    "neighbors",
+    "profile",
+    "learn",
+    "rank",
+    "evaluate",
+    "publish",
+];
 
 /// What a run is asked for beside its job.
 #[derive(Clone, Debug, Default)]
@@ -129,6 +140,7 @@ pub fn run(job: &Job, options: &Options, on_event: &mut dyn FnMut(Event)) -> Res
             "factorize" => night.factorize()?,
             "neighbors" => night.neighbors()?,
             "profile" => night.profile()?,
+            "learn" => night.learn()?,
             "rank" => night.rank()?,
             "evaluate" => night.evaluate()?,
             _ => night.publish()?,

@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::error::Error;
 use crate::lake;
 use crate::lake::table::{self, Layout};
-use crate::ranking::{Ranked, Reason, Source};
+use crate::ranking::{N_SOURCES, Ranked, Reason, Source};
 
 use super::history::History;
 use super::lists::{self, IdColumn};
@@ -20,7 +20,7 @@ pub(super) fn list(history: &History, eligible: &[bool], top_k: usize) -> Vec<Ra
         .into_iter()
         .map(|item| {
             let score = weights[item as usize].ln_1p();
-            let mut contributions = [0.0; 4];
+            let mut contributions = [0.0; N_SOURCES];
             contributions[Source::Popularity as usize] = score;
             Ranked {
                 item,

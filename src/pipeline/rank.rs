@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use arrow::array::ArrayRef;
 use rayon::prelude::*;
 use serde_json::json;
 
@@ -11,30 +10,67 @@ use crate::lake::table::{self, Layout};
 use crate::lake::{self};
 use crate::matrix::{Csr, Dense};
 use crate::ranking::{self, Fusion, Ranked, Reason, Source};
-use crate::{profile, retrieval};
+use crate::{linear, profile, retrieval};
 
 use super::history::{self, History, Ids};
 use super::lists::{self, IdColumn};
 use super::popular;
 use super::stages::{BLOCK_ROWS, Night, Report};
 
+/// Users whose sparse scores are in memory at a time.
+pub(super) const USERS_AT_A_TIME: usize = 2048;
+
 /// What one window's users and items have in each source.
 pub(super) struct Learned {
     pub(super) factors: (Dense, Dense),
     pub(super) content: Option<(Dense, Dense)>,
+    pub(super) spectral: Option<(Dense, Dense)>,
+    pub(super) linear: linear::Models,
+    pub(super) recent: Csr,
     pub(super) history: History,
 }
 
 impl Learned {
     pub(super) fn sources<'a>(&'a self, eligible: &'a [bool]) -> ranking::Sources<'a> {
         ranking::Sources {
-            factors: Some((&self.factors.0, &self.factors.1)),
-            content: self.content.as_ref().map(|(users, items)| (users, items)),
+            dense: self.dense(),
+            linear: self.linear(),
+            recent: &self.recent,
             segments: &self.history.segments,
             popularity: &self.history.popularity,
             history: &self.history.interactions,
             eligible,
         }
+    }
+}
+
+impl Learned {
+    fn dense(&self) -> Vec<(Source, &Dense, &Dense)> {
+        let pairs = [
+            (Source::Factors, Some(&self.factors)),
+            (Source::Content, self.content.as_ref()),
+            (Source::Spectral, self.spectral.as_ref()),
+        ];
+        pairs.into_iter().filter_map(|(source, pair)| pair.map(|pair| (source, &pair.0, &pair.1))).collect()
+    }
+
+    fn linear(&self) -> Vec<(Source, &Csr)> {
+        let models = [
+            (Source::Ease, self.linear.ease.as_ref()),
+            (Source::Walk, Some(&self.linear.walk)),
+            (Source::Cosine, Some(&self.linear.cosine)),
+            (Source::Sequence, self.linear.sequence.as_ref()),
+        ];
+        models.into_iter().filter_map(|(source, model)| model.map(|model| (source, model))).collect()
+    }
+
+    /// The sources that this window has.
+    pub(super) fn present(&self) -> Vec<Source> {
+        let mut present = vec![Source::Popularity, Source::History];
+        present.extend(self.dense().iter().map(|dense| dense.0));
+        present.extend(self.linear().iter().map(|linear| linear.0));
+        present.sort();
+        present
     }
 }
 
@@ -66,7 +102,12 @@ impl Night<'_> {
         let ids = self.ids()?;
         let history = self.history(window, &ids)?;
         let content = self.content(&history)?;
-        Ok(Learned { factors: self.factors(window)?, content, history })
+        let spec = &self.job.spec;
+        let mut models = linear::fit(&history.interactions, &history.steps, &spec.linear, spec.seed)?;
+        let recent = history.recent(spec.linear.recency);
+        let spectral =
+            models.spectral.take().map(|(inputs, outputs)| (linear::project(&recent, &inputs), outputs));
+        Ok(Learned { factors: self.factors(window)?, content, spectral, linear: models, recent, history })
     }
 
     /// Users' and items' embeddings, where texts are embedded.
@@ -90,8 +131,10 @@ impl Night<'_> {
     pub(super) fn rank(&mut self) -> Result<(), Error> {
         let spec = &self.job.spec;
         let fingerprint = self
-            .fingerprint("rank", &["behavior", "catalog", "encode", "factorize"])
+            .fingerprint("rank", &["behavior", "catalog", "encode", "factorize", "learn"])
             .add("config", &json!(spec.ranking).to_string())
+            .add("linear", &json!(spec.linear).to_string())
+            .add("seed", &spec.seed.to_string())
             .add("profile", &json!(spec.profile).to_string())
             .add("threads", &spec.threads.to_string())
             .add("buckets", &spec.publish.buckets.0.to_string());
@@ -99,7 +142,7 @@ impl Night<'_> {
             let learned = night.learned("full")?;
             let catalog = night.catalog_rows()?;
             let config = &night.job.spec.ranking;
-            let fusion = ranking::fuse(learned.sources(&catalog.eligible), &config.weights)?;
+            let fusion = ranking::fuse(learned.sources(&catalog.eligible), &night.weights()?)?;
             let ids = night.ids()?;
             let n_users = ids.users.len();
             let (users, order) = night.listed_users(&ids)?;
@@ -112,22 +155,19 @@ impl Night<'_> {
             let popular = popular::list(&learned.history, &catalog.eligible, config.top_k.get());
             let mut writers = BucketWriters::new(folder, night.job.spec.publish.buckets.0);
             let (mut n_rows, mut n_done) = (0, 0);
-            for users in order.chunks(BLOCK_ROWS) {
+            for users in order.chunks(USERS_AT_A_TIME) {
                 let warm: Vec<u32> =
                     users.iter().copied().filter(|user| (*user as usize) < n_users).collect();
                 let top_k = config.top_k.get();
                 let found =
                     retrieve(&fusion, &learned, &catalog.eligible, &warm, top_k, config.exclude_seen)?;
-                let explained: Vec<Vec<Ranked>> = users
-                    .par_iter()
-                    .map(|user| match warm.binary_search(user) {
-                        Ok(at) => {
-                            let (items, scores) = found.list(at);
-                            fusion.explain(*user as usize, items, scores)
-                        }
-                        Err(_) => popular.clone(),
-                    })
-                    .collect();
+                let found: Vec<ranking::List<'_>> = (0..warm.len()).map(|at| found.list(at)).collect();
+                let mut explained = fusion.explain(&warm, &found).into_iter();
+                let mut list = |user: &u32| match (*user as usize) < n_users {
+                    true => explained.next().unwrap_or_default(),
+                    false => popular.clone(),
+                };
+                let explained: Vec<Vec<Ranked>> = users.iter().map(&mut list).collect();
                 n_rows += writers.write(&tables, &learned.history, users, &explained)?;
                 n_done += users.len();
                 night.progress("rank", n_done, order.len(), "users");
@@ -258,6 +298,9 @@ impl Tables {
             Reason::Similar { item } => {
                 (format!("similar to {}, which you {}", self.name(item), verb(item)), Some(item))
             }
+            Reason::Follows { item } => {
+                (format!("often follows {}, which you {}", self.name(item), verb(item)), Some(item))
+            }
             Reason::Popular { segment } => {
                 (format!("popular with {} users", history.segment_names[segment as usize]), None)
             }
@@ -340,24 +383,22 @@ fn recommendations(
 ) -> Result<arrow::array::RecordBatch, Error> {
     let reasons: Vec<(String, Option<u32>)> =
         rows.iter().map(|(user, row)| tables.reason(history, *user, row)).collect();
-    let contribution = |source: Source| -> ArrayRef {
-        lists::floats(rows.iter().map(|(_, row)| row.contributions[source as usize]))
-    };
-    lists::batch(
-        vec![
-            ("user_id", tables.users.take(rows.iter().map(|(user, _)| Some(*user)))?),
-            ("rank", lists::ranks(lengths)),
-            ("item_id", tables.items.take(rows.iter().map(|(_, row)| Some(row.item)))?),
-            ("score", lists::floats(rows.iter().map(|(_, row)| row.score))),
-            ("factors_score", contribution(Source::Factors)),
-            ("content_score", contribution(Source::Content)),
-            ("popularity_score", contribution(Source::Popularity)),
-            ("history_score", contribution(Source::History)),
-            ("source", lists::strings(rows.iter().map(|(_, row)| row.strongest.name()))),
-            ("reason", lists::strings(reasons.iter().map(|reason| reason.0.as_str()))),
-            ("reason_item_id", tables.items.take(reasons.iter().map(|reason| reason.1))?),
-            ("arm", lists::strings(rows.iter().map(|_| "default"))),
-        ],
-        &["reason_item_id"],
-    )
+    let scores = Source::ALL.map(|source| {
+        let contributions = rows.iter().map(|(_, row)| row.contributions[source as usize]);
+        (source.column(), lists::floats(contributions))
+    });
+    let mut columns = vec![
+        ("user_id", tables.users.take(rows.iter().map(|(user, _)| Some(*user)))?),
+        ("rank", lists::ranks(lengths)),
+        ("item_id", tables.items.take(rows.iter().map(|(_, row)| Some(row.item)))?),
+        ("score", lists::floats(rows.iter().map(|(_, row)| row.score))),
+    ];
+    columns.extend(scores);
+    columns.extend([
+        ("source", lists::strings(rows.iter().map(|(_, row)| row.strongest.name()))),
+        ("reason", lists::strings(reasons.iter().map(|reason| reason.0.as_str()))),
+        ("reason_item_id", tables.items.take(reasons.iter().map(|reason| reason.1))?),
+        ("arm", lists::strings(rows.iter().map(|_| "default"))),
+    ]);
+    lists::batch(columns, &["reason_item_id"])
 }

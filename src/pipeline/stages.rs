@@ -10,15 +10,16 @@ use chrono::NaiveDate;
 use serde_json::{Value, json};
 
 use crate::error::Error;
+use crate::evaluation::{Hold, Split};
 use crate::job::Job;
 use crate::lake::table::{self, Layout};
 use crate::lake::{self, Lake};
-use crate::matrix::Dense;
+use crate::matrix::{Csr, Dense};
 use crate::publish::{Fingerprint, Manifest, Output, Rows, Run, Stage};
 use crate::{behavior, catalog, factor};
 
 use super::check::Inputs;
-use super::history::{History, Ids};
+use super::history::{self, History, Ids};
 use super::lists::{self, IdColumn};
 use super::{Event, Outcome};
 
@@ -163,8 +164,61 @@ impl<'a> Night<'a> {
         Ids::read(&self.folder("behavior"))
     }
 
+    /// The windows of time that models are fitted to, the earliest first: `fit`, whose future teaches the
+    /// fusion, `train`, whose future is what the evaluation asks for, and `full`.
+    pub(super) fn windows(&self) -> Vec<&'static str> {
+        let spec = &self.job.spec;
+        let wanted =
+            [("fit", spec.ranking.weights.is_none()), ("train", spec.evaluation.enabled), ("full", true)];
+        wanted.into_iter().filter_map(|(name, wanted)| wanted.then_some(name)).collect()
+    }
+
+    /// How the windows before `full` differ from it.
+    fn hold(&self) -> Result<Hold, Error> {
+        let usable_times = self.behavior_facts()?.usable_times;
+        Ok(if usable_times { self.job.spec.evaluation.split } else { Hold::Random })
+    }
+
+    /// What models of a window may see.
     pub(super) fn history(&self, window: &str, ids: &Ids) -> Result<History, Error> {
-        History::read(&self.folder("behavior"), window, ids)
+        let usable_times = self.behavior_facts()?.usable_times;
+        let behavior = self.folder("behavior");
+        if self.hold()? == Hold::Temporal {
+            return History::read(&behavior, window, ids, usable_times);
+        }
+        let mut history = History::read(&behavior, "full", ids, usable_times)?;
+        if let Some(split) = self.splits(&history)?.remove(window) {
+            history.keep_only(split.train);
+        }
+        Ok(history)
+    }
+
+    /// What users turned to after a window.
+    pub(super) fn truth(&self, window: &str, ids: &Ids) -> Result<Csr, Error> {
+        let behavior = self.folder("behavior");
+        if self.hold()? == Hold::Temporal {
+            return history::held_out(&behavior, window, ids.users.len(), ids.items.len());
+        }
+        let usable_times = self.behavior_facts()?.usable_times;
+        let history = History::read(&behavior, "full", ids, usable_times)?;
+        let split = self.splits(&history)?.remove(window);
+        Ok(split.map_or_else(|| history.interactions.clone(), |split| split.test))
+    }
+
+    /// What the windows before `full` hold out where it is not the latest days, each from the one after.
+    fn splits(&self, full: &History) -> Result<BTreeMap<&'static str, Split>, Error> {
+        let (spec, hold) = (&self.job.spec, self.hold()?);
+        let mut splits = BTreeMap::new();
+        let mut rest = full.clone();
+        for (at, window) in self.windows().into_iter().rev().skip(1).enumerate() {
+            let split = match hold {
+                Hold::LeaveLastOut => Split::last(&rest.interactions, &rest.steps)?,
+                _ => Split::random(&rest.interactions, spec.evaluation.test_share, spec.seed + at as u64)?,
+            };
+            rest.keep_only(split.train.clone());
+            splits.insert(window, split);
+        }
+        Ok(splits)
     }
 
     pub(super) fn catalog_rows(&self) -> Result<catalog::Catalog, Error> {
@@ -185,11 +239,18 @@ impl<'a> Night<'a> {
     pub(super) fn behavior(&mut self) -> Result<(), Error> {
         let spec = &self.job.spec;
         let run_end_us = end_of_day_us(self.date);
-        let test_days = spec.evaluation.held_out_days();
+        // What is held out otherwise is taken from the whole history when it is read.
+        let temporal = spec.evaluation.split == Hold::Temporal;
+        let windows = if temporal { self.windows() } else { vec!["full"] };
+        let days = spec.evaluation.test_days;
+        let earlier = windows.iter().rev().skip(1).enumerate();
+        let mut cuts: Vec<(&str, f64)> =
+            earlier.map(|(at, window)| (*window, days * (at + 1) as f64)).collect();
+        cuts.reverse();
         let mut fingerprint = self
             .fingerprint("behavior", &[])
             .add("run_end", &run_end_us.to_string())
-            .add("test_days", &format!("{test_days:?}"))
+            .add("cuts", &format!("{cuts:?}"))
             .add("config", &json!(spec.behavior).to_string());
         for (name, text) in spec.behavior.statement_texts() {
             fingerprint = fingerprint.add(&name, &text);
@@ -210,7 +271,7 @@ impl<'a> Night<'a> {
                 &sources,
                 &job.spec.behavior,
                 run_end_us,
-                test_days,
+                &cuts,
                 folder,
                 &mut |step| night.progress("behavior", step.done, step.of, "statements"),
             )
@@ -264,20 +325,22 @@ impl<'a> Night<'a> {
         let fingerprint = self
             .fingerprint("factorize", &["behavior"])
             .add("config", &json!(spec.factors).to_string())
+            .add("windows", &format!("{:?}", self.windows()))
+            .add("evaluation", &json!(spec.evaluation).to_string())
             .add("threads", &spec.threads.to_string())
             .add("seed", &spec.seed.to_string());
         self.stage("factorize", fingerprint.hex(), |night, folder| {
             let ids = night.ids()?;
-            let windows = night.behavior_facts()?.windows;
+            let windows = night.windows();
             let mut objectives = serde_json::Map::new();
             for (at, window) in windows.iter().enumerate() {
-                let history = night.history(&window.name, &ids)?;
+                let history = night.history(window, &ids)?;
                 let (config, seed) = (&night.job.spec.factors, night.job.spec.seed);
                 let all = config.iterations * windows.len();
                 let factors = factor::factorize(&history.interactions, config, seed, &mut |sweep| {
                     night.progress("factorize", at * config.iterations + sweep.number, all, "sweeps");
                 })?;
-                let at = window_folder(folder, &window.name);
+                let at = window_folder(folder, window);
                 let (users, items) = (night.user_ids(&ids), night.item_ids(&ids));
                 let path = at.join("user_factors/part.parquet");
                 write_vectors(&path, ("user_id", &users), "factors", &factors.users, false)?;
@@ -285,7 +348,7 @@ impl<'a> Night<'a> {
                 write_vectors(&path, ("item_id", &items), "factors", &factors.items, false)?;
                 let parts = factors.objective;
                 objectives.insert(
-                    window.name.clone(),
+                    (*window).to_owned(),
                     json!({
                         "observed": parts.observed,
                         "unobserved": parts.unobserved,

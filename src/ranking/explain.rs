@@ -1,21 +1,12 @@
 //! Why a row is in a list: what each source gave, and which of the user's own items speaks for it.
 
-use crate::matrix::Dense;
+use rayon::prelude::*;
+
+use crate::matrix::{Csr, Dense};
 
 use super::fusion::{Fusion, history_score};
-
-/// Where a score comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Source {
-    /// Matrix factorisation.
-    Factors,
-    /// Embeddings.
-    Content,
-    /// Popularity in the user's segment.
-    Popularity,
-    /// The user's own history.
-    History,
-}
+use super::spread::Spread;
+use super::{N_SOURCES, Source};
 
 /// One row of a list, explained.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,7 +16,7 @@ pub struct Ranked {
     /// The sum of the contributions.
     pub score: f32,
     /// What each source gave, in the order of [`Source`]: weight × standard score.
-    pub contributions: [f32; 4],
+    pub contributions: [f32; N_SOURCES],
     /// The source that gave most.
     pub strongest: Source,
     /// The evidence.
@@ -39,6 +30,11 @@ pub enum Reason {
     Again,
     /// Users who turned to this item of the user's history turn to the listed one too.
     Because {
+        /// The item of the history.
+        item: u32,
+    },
+    /// The listed item often comes after this item of the user's history.
+    Follows {
         /// The item of the history.
         item: u32,
     },
@@ -59,47 +55,56 @@ pub enum Reason {
 /// Of a long history only the heaviest items are looked at for evidence.
 const EVIDENCE_ITEMS: usize = 100;
 
-impl Source {
-    /// All sources, in the order of contributions.
-    pub const ALL: [Self; 4] = [Self::Factors, Self::Content, Self::Popularity, Self::History];
-
-    /// The source's name, as in `[ranking.weights]` and the published columns.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Factors => "factors",
-            Self::Content => "content",
-            Self::Popularity => "popularity",
-            Self::History => "history",
-        }
-    }
-}
+/// A list as retrieval gives it: items, the best first, and their scores.
+pub type List<'a> = (&'a [u32], &'a [f32]);
 
 impl Fusion<'_> {
-    /// Explains the items that retrieval found for a user, in their order.
+    /// Explains the items that retrieval found for each user, in their order.
     ///
     /// Contributions sum to the published score. Retrieval's own score lacks the user's constant and
     /// is summed in another order, so the two differ by it and by rounding.
-    pub fn explain(&self, user: usize, items: &[u32], retrieved: &[f32]) -> Vec<Ranked> {
+    pub fn explain(&self, users: &[u32], lists: &[List<'_>]) -> Vec<Vec<Ranked>> {
+        let n_items = self.items().n_rows();
+        let pairs = users.par_iter().zip(lists);
+        pairs
+            .map_init(
+                || Spread::new(n_items),
+                |spread, (user, (items, scores))| self.explain_one(*user as usize, items, scores, spread),
+            )
+            .collect()
+    }
+
+    fn explain_one(&self, user: usize, items: &[u32], retrieved: &[f32], spread: &mut Spread) -> Vec<Ranked> {
         let mut query = vec![0f32; self.items().n_cols()];
         let constants = self.query(user, &mut query);
-        let constant: f32 = constants.iter().sum();
+        let mut contributions = vec![constants; items.len()];
+        let mut constant: f32 = constants.iter().sum();
+        for (source, weight, model) in self.linear() {
+            spread.apply(self.sources.recent.row(user), model);
+            let (mean, scale) = self.standard(spread, weight);
+            for (item, contributions) in items.iter().zip(&mut contributions) {
+                contributions[source as usize] = (spread.of(*item) - mean) * scale;
+            }
+            constant -= mean * scale;
+            spread.drain(|_, _| {});
+        }
         let (seen, weights) = self.sources.history.row(user);
         let heaviest = weights.iter().copied().fold(0.0, f32::max);
         let evidence = heaviest_items(seen, weights);
+        let history = self.weights.of(Source::History);
         items
             .iter()
             .zip(retrieved)
-            .map(|(&item, retrieved)| {
+            .zip(contributions)
+            .map(|((&item, retrieved), mut contributions)| {
                 let vector = self.items().row(item as usize);
-                let mut contributions = constants;
                 for part in &self.parts {
                     let columns = part.columns.clone();
                     contributions[part.source as usize] += dot(&query[columns.clone()], &vector[columns]);
                 }
                 let before = seen.binary_search(&item).ok();
-                if let (Some(at), true) = (before, self.weights.history > 0.0) {
-                    contributions[Source::History as usize] =
-                        history_score(weights[at], heaviest, self.weights.history);
+                if let (Some(at), true) = (before, history > 0.0) {
+                    contributions[Source::History as usize] = history_score(weights[at], heaviest, history);
                 }
                 let strongest = strongest(&contributions);
                 let reason = match before {
@@ -113,20 +118,27 @@ impl Fusion<'_> {
 
     fn evidence(&self, user: usize, item: u32, strongest: Source, history: &[(u32, f32)]) -> Reason {
         let popular = Reason::Popular { segment: self.sources.segments[user] };
-        let by_factors = || {
-            let items = self.sources.factors.map(|pair| pair.1);
-            best_evidence(items, &self.factor_norms, item, history).map(|item| Reason::Because { item })
+        let by_vectors = |source: Source| {
+            let at = self.sources.dense.iter().position(|dense| dense.0 == source)?;
+            best_by_cosine(self.sources.dense[at].2, &self.norms[at], item, history)
         };
-        let by_content = || {
-            let items = self.sources.content.map(|pair| pair.1);
-            best_evidence(items, &self.content_norms, item, history).map(|item| Reason::Similar { item })
+        let by_model = |source: Source| {
+            let (_, model) = self.sources.linear.iter().find(|linear| linear.0 == source)?;
+            best_by_model(model, item, history)
         };
+        let because = |item: u32| Reason::Because { item };
+        let similar = |item: u32| Reason::Similar { item };
+        let by_behavior = || by_vectors(Source::Factors).map(because);
+        let by_content = || by_vectors(Source::Content).map(similar);
         let found = match strongest {
-            Source::Factors | Source::History => by_factors().or_else(by_content),
-            Source::Content => by_content().or_else(by_factors),
             Source::Popularity => None,
+            Source::Content => by_content().or_else(by_behavior),
+            Source::Sequence => by_model(strongest).map(|item| Reason::Follows { item }),
+            Source::Ease | Source::Walk | Source::Cosine => by_model(strongest).map(because),
+            Source::Spectral => by_vectors(strongest).map(because),
+            Source::Factors | Source::History => by_behavior(),
         };
-        found.unwrap_or(popular)
+        found.or_else(by_behavior).or_else(by_content).unwrap_or(popular)
     }
 }
 
@@ -141,8 +153,7 @@ fn heaviest_items(items: &[u32], weights: &[f32]) -> Vec<(u32, f32)> {
 
 /// The history's item with the largest `ln(1 + weight) · cos(item, it)`: a cheap stand-in for the
 /// exact decomposition of Hu, Koren and Volinsky (2008, section 5), which needs a solve a user.
-fn best_evidence(items: Option<&Dense>, norms: &[f32], item: u32, history: &[(u32, f32)]) -> Option<u32> {
-    let items = items?;
+fn best_by_cosine(items: &Dense, norms: &[f32], item: u32, history: &[(u32, f32)]) -> Option<u32> {
     let (row, own) = (items.row(item as usize), norms[item as usize]);
     let mut best: Option<(f32, u32)> = None;
     for &(other, weight) in history {
@@ -158,8 +169,22 @@ fn best_evidence(items: Option<&Dense>, norms: &[f32], item: u32, history: &[(u3
     best.map(|(_, item)| item)
 }
 
+/// The history's item whose row of the model gives the item most.
+fn best_by_model(model: &Csr, item: u32, history: &[(u32, f32)]) -> Option<u32> {
+    let mut best: Option<(f32, u32)> = None;
+    for &(other, weight) in history {
+        let (items, values) = model.row(other as usize);
+        let Ok(at) = items.binary_search(&item) else { continue };
+        let speaks = weight * values[at];
+        if speaks > best.map_or(0.0, |(most, _)| most) {
+            best = Some((speaks, other));
+        }
+    }
+    best.map(|(_, item)| item)
+}
+
 /// The source that gave most; of equals the first.
-fn strongest(contributions: &[f32; 4]) -> Source {
+fn strongest(contributions: &[f32; N_SOURCES]) -> Source {
     let mut strongest = Source::Factors;
     for source in Source::ALL {
         if contributions[source as usize] > contributions[strongest as usize] {

@@ -6,7 +6,8 @@ use rayon::prelude::*;
 
 use crate::matrix::{Csr, Dense};
 
-use super::{Error, Source, Sources, Weights};
+use super::spread::Spread;
+use super::{Error, N_SOURCES, Source, Sources, Weights};
 
 /// Sources fused for retrieval. See the [room](super).
 pub struct Fusion<'a> {
@@ -15,9 +16,10 @@ pub struct Fusion<'a> {
     /// One a dense source, in the order their columns are concatenated.
     pub(super) parts: Vec<Part>,
     items: Dense,
-    /// Euclidean norms of items' factors and embeddings, for evidence.
-    pub(super) factor_norms: Vec<f32>,
-    pub(super) content_norms: Vec<f32>,
+    /// How many items may be listed.
+    pub(super) n_eligible: usize,
+    /// Euclidean norms of each dense source's items, for evidence.
+    pub(super) norms: Vec<Vec<f32>>,
 }
 
 /// A dense source's place in the concatenated vectors and its items' statistics.
@@ -41,27 +43,31 @@ impl<'a> Fusion<'a> {
         rows("segments", n_users, sources.segments.len())?;
         rows("popularity", n_items, sources.popularity.n_rows())?;
         rows("eligible", n_items, sources.eligible.len())?;
-        for (name, pair) in [("factors", sources.factors), ("content", sources.content)] {
-            let Some((users, items)) = pair else { continue };
-            rows(name, n_users, users.n_rows())?;
-            rows(name, n_items, items.n_rows())?;
+        rows("recent", n_users, sources.recent.n_rows())?;
+        for (source, users, items) in &sources.dense {
+            rows(source.name(), n_users, users.n_rows())?;
+            rows(source.name(), n_items, items.n_rows())?;
             if users.n_cols() != items.n_cols() {
                 return Err(Error::Columns {
-                    source_name: name,
+                    source_name: source.name(),
                     users: users.n_cols(),
                     items: items.n_cols(),
                 });
             }
         }
+        for (source, model) in &sources.linear {
+            rows(source.name(), n_items, model.n_rows())?;
+            rows(source.name(), n_items, model.n_cols())?;
+        }
         let mut parts: Vec<Part> = Vec::new();
         let mut matrices: Vec<&Dense> = Vec::new();
-        let candidates = [
-            (Source::Factors, weights.factors, sources.factors.map(|pair| pair.1)),
-            (Source::Content, weights.content, sources.content.map(|pair| pair.1)),
-            (Source::Popularity, weights.popularity, Some(sources.popularity)),
-        ];
-        for (source, weight, items) in candidates {
-            let Some(items) = items.filter(|_| weight > 0.0) else { continue };
+        let popularity = (Source::Popularity, sources.popularity);
+        let dense = sources.dense.iter().map(|(source, _, items)| (*source, *items));
+        for (source, items) in dense.chain([popularity]) {
+            let weight = weights.of(source);
+            if weight == 0.0 {
+                continue;
+            }
             let first = parts.last().map_or(0, |part: &Part| part.columns.end);
             let (mean, covariance) = moments(items, sources.eligible);
             parts.push(Part { source, weight, columns: first..first + items.n_cols(), mean, covariance });
@@ -74,12 +80,10 @@ impl<'a> Fusion<'a> {
                 items.row_mut(item)[part.columns.clone()].copy_from_slice(matrix.row(item));
             }
         }
-        let norms = |pair: Option<(&Dense, &Dense)>| match pair {
-            Some((_, items)) => (0..n_items).map(|item| norm(items.row(item))).collect(),
-            None => Vec::new(),
-        };
-        let (factor_norms, content_norms) = (norms(sources.factors), norms(sources.content));
-        Ok(Self { sources, weights: *weights, parts, items, factor_norms, content_norms })
+        let norms = |items: &Dense| (0..n_items).map(|item| norm(items.row(item))).collect();
+        let norms = sources.dense.iter().map(|(_, _, items)| norms(items)).collect();
+        let n_eligible = sources.eligible.iter().filter(|eligible| **eligible).count();
+        Ok(Self { sources, weights: *weights, parts, items, n_eligible, norms })
     }
 
     /// Items × all columns.
@@ -98,22 +102,53 @@ impl<'a> Fusion<'a> {
         queries
     }
 
-    /// The sparse scores of some users: their own history. `None` where it counts for nothing.
+    /// The sparse scores of some users: their own history and what it speaks for. `None` where neither
+    /// counts.
     pub fn sparse(&self, users: &[u32]) -> Option<Csr> {
-        if self.weights.history == 0.0 {
+        let history = self.weights.of(Source::History);
+        if history == 0.0 && self.linear().next().is_none() {
             return None;
         }
-        Some(self.sources.history.select(users).map_rows(|values| {
-            let heaviest = values.iter().copied().fold(0.0, f32::max);
-            for value in values {
-                *value = history_score(*value, heaviest, self.weights.history);
-            }
-        }))
+        let n_items = self.items.n_rows();
+        let rows = users.par_iter().map_init(
+            || (Spread::new(n_items), Spread::new(n_items)),
+            |(one, all), user| {
+                for (_, weight, model) in self.linear() {
+                    one.apply(self.sources.recent.row(*user as usize), model);
+                    let (_, scale) = self.standard(one, weight);
+                    one.drain(|item, score| all.add(item, score * scale));
+                }
+                let (items, values) = self.sources.history.row(*user as usize);
+                if history > 0.0 {
+                    let heaviest = values.iter().copied().fold(0.0, f32::max);
+                    for (item, value) in items.iter().zip(values) {
+                        all.add(*item, history_score(*value, heaviest, history));
+                    }
+                }
+                let mut row = Vec::new();
+                all.drain(|item, score| row.push((item, score)));
+                row.sort_unstable_by_key(|entry| entry.0);
+                row
+            },
+        );
+        Some(Csr::from_rows(n_items, rows.collect()))
+    }
+
+    /// The linear sources that count.
+    pub(super) fn linear(&self) -> impl Iterator<Item = (Source, f32, &Csr)> {
+        let parts = self.sources.linear.iter();
+        parts.map(|(source, model)| (*source, self.weights.of(*source), *model)).filter(|part| part.1 > 0.0)
+    }
+
+    /// The mean of a linear source's scores over the eligible items, and what a score is multiplied by.
+    pub(super) fn standard(&self, scores: &Spread, weight: f32) -> (f32, f32) {
+        let (mean, deviation) = scores.moments(self.sources.eligible, self.n_eligible);
+        (mean as f32, if deviation > 0.0 { (f64::from(weight) / deviation) as f32 } else { 0.0 })
     }
 
     /// Writes a user's concatenated vector; returns what retrieval leaves out, a constant a source.
-    pub(super) fn query(&self, user: usize, row: &mut [f32]) -> [f32; 4] {
-        let mut constants = [0f32; 4];
+    pub(super) fn query(&self, user: usize, row: &mut [f32]) -> [f32; N_SOURCES] {
+        let mut constants = [0f32; N_SOURCES];
         for part in &self.parts {
             let target = &mut row[part.columns.clone()];
             self.user_vector(part.source, user, target);
@@ -128,21 +163,12 @@ impl<'a> Fusion<'a> {
     }
 
     fn user_vector(&self, source: Source, user: usize, target: &mut [f32]) {
-        match source {
-            Source::Factors => copy(self.sources.factors, user, target),
-            Source::Content => copy(self.sources.content, user, target),
-            Source::Popularity => {
-                target.fill(0.0);
-                target[self.sources.segments[user] as usize] = 1.0;
-            }
-            Source::History => {}
+        if source == Source::Popularity {
+            target.fill(0.0);
+            target[self.sources.segments[user] as usize] = 1.0;
+        } else if let Some((_, users, _)) = self.sources.dense.iter().find(|dense| dense.0 == source) {
+            target.copy_from_slice(users.row(user));
         }
-    }
-}
-
-fn copy(pair: Option<(&Dense, &Dense)>, user: usize, target: &mut [f32]) {
-    if let Some((users, _)) = pair {
-        target.copy_from_slice(users.row(user));
     }
 }
 

@@ -12,8 +12,13 @@
 //! users compare. The user's own history is sparse and enters as
 //! `weight · ln(1 + w) / ln(1 + max w)`, from 0 to `weight`.
 //!
-//! Cost: one covariance per source, `O(n_items · d²)`; `O(d²)` a user; `O(d · 100)` an explained row.
-//! The room never retrieves, never filters, and never sees ids or titles.
+//! Linear models of the history ([`crate::linear`]) are applied to the user's recent history, item by
+//! item, and standardised like the dense sources; what they add is sparse, since an item that no item of
+//! the history speaks for gets 0.
+//!
+//! Cost: one covariance per source, `O(n_items · d²)`; a user costs `O(d²)` and, twice, the entries of
+//! the linear models' rows that the history touches; an explained row `O(d)`. The room never
+//! retrieves, never filters, and never sees ids or titles.
 
 use serde::{Deserialize, Serialize};
 
@@ -21,9 +26,12 @@ use crate::matrix::{Csr, Dense};
 
 mod explain;
 mod fusion;
+mod source;
+mod spread;
 
-pub use explain::{Ranked, Reason, Source};
+pub use explain::{List, Ranked, Reason};
 pub use fusion::Fusion;
+pub use source::{N_SOURCES, Source, Weights};
 
 /// The job's `[ranking]` table.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
@@ -35,8 +43,8 @@ pub struct Config {
     pub exclude_seen: bool,
     /// Whether users of `[inputs.users]` without history get the popular list.
     pub include_cold: bool,
-    /// What each source counts for, in standard deviations.
-    pub weights: Weights,
+    /// What each source counts for, in standard deviations; learned where the job does not say.
+    pub weights: Option<Weights>,
 }
 
 /// From 1 to 10,000.
@@ -44,35 +52,15 @@ pub struct Config {
 #[serde(try_from = "usize")]
 pub struct TopK(usize);
 
-/// What each source counts for. A source that a run does not have counts for nothing.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq)]
-#[serde(deny_unknown_fields, default, try_from = "RawWeights")]
-pub struct Weights {
-    /// Matrix factorisation.
-    pub factors: f32,
-    /// Similarity of the user's and the item's embeddings.
-    pub content: f32,
-    /// Popularity in the user's segment.
-    pub popularity: f32,
-    /// What the user turned to before.
-    pub history: f32,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct RawWeights {
-    factors: f32,
-    content: f32,
-    popularity: f32,
-    history: f32,
-}
-
 /// What users and items have in each source.
 pub struct Sources<'a> {
-    /// Users × rank and items × rank.
-    pub factors: Option<(&'a Dense, &'a Dense)>,
-    /// Users × dim and items × dim; a zero row is a user or item without text.
-    pub content: Option<(&'a Dense, &'a Dense)>,
+    /// Users × d and items × d, scored by inner product: factors, content, spectral. A zero row is a
+    /// user or item that the source knows nothing of.
+    pub dense: Vec<(Source, &'a Dense, &'a Dense)>,
+    /// Items × items, scored by the user's recent history: ease, walk, cosine, sequence.
+    pub linear: Vec<(Source, &'a Csr)>,
+    /// Users × items: what the linear models are applied to.
+    pub recent: &'a Csr,
     /// Each user's segment.
     pub segments: &'a [u32],
     /// Items × segments.
@@ -116,36 +104,7 @@ pub enum Error {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { top_k: TopK(100), exclude_seen: false, include_cold: false, weights: Weights::default() }
-    }
-}
-
-impl Default for Weights {
-    fn default() -> Self {
-        Self { factors: 1.0, content: 0.5, popularity: 0.1, history: 0.0 }
-    }
-}
-
-impl Default for RawWeights {
-    fn default() -> Self {
-        let Weights { factors, content, popularity, history } = Weights::default();
-        Self { factors, content, popularity, history }
-    }
-}
-
-impl TryFrom<RawWeights> for Weights {
-    type Error = Error;
-
-    fn try_from(raw: RawWeights) -> Result<Self, Error> {
-        let RawWeights { factors, content, popularity, history } = raw;
-        let all = [factors, content, popularity, history];
-        if let Some(wrong) = all.iter().find(|weight| !(weight.is_finite() && **weight >= 0.0)) {
-            return Err(Error::Config { problem: format!("expected weights of at least 0; found {wrong}") });
-        }
-        if all.iter().all(|weight| *weight == 0.0) {
-            return Err(Error::Config { problem: "expected one weight above 0; found none".to_owned() });
-        }
-        Ok(Self { factors, content, popularity, history })
+        Self { top_k: TopK(100), exclude_seen: false, include_cold: false, weights: None }
     }
 }
 

@@ -26,6 +26,7 @@ struct Shop {
     segments: Vec<u32>,
     popularity: Dense,
     history: Csr,
+    ease: Csr,
     eligible: Vec<bool>,
 }
 
@@ -43,14 +44,26 @@ impl Shop {
             popularity: Dense::from_vec(N_ITEMS, 2, popularity).unwrap(),
             history: Csr::from_coordinates(N_USERS, N_ITEMS, &[0, 0, 1], &[3, 7, 3], &[2.0, 9.0, 1.0])
                 .unwrap(),
+            ease: Csr::from_coordinates(
+                N_ITEMS,
+                N_ITEMS,
+                &[3, 3, 3, 7, 7],
+                &[1, 8, 20, 8, 9],
+                &[0.5, -0.2, 0.1, 0.6, 0.3],
+            )
+            .unwrap(),
             eligible: (0..N_ITEMS).map(|item| item % 7 != 0).collect(),
         }
     }
 
     fn sources(&self) -> Sources<'_> {
         Sources {
-            factors: Some((&self.factors.0, &self.factors.1)),
-            content: Some((&self.content.0, &self.content.1)),
+            dense: vec![
+                (Source::Factors, &self.factors.0, &self.factors.1),
+                (Source::Content, &self.content.0, &self.content.1),
+            ],
+            linear: vec![(Source::Ease, &self.ease)],
+            recent: &self.history,
             segments: &self.segments,
             popularity: &self.popularity,
             history: &self.history,
@@ -65,6 +78,16 @@ impl Shop {
             match source {
                 Source::Factors => dot(self.factors.0.row(user), self.factors.1.row(item)),
                 Source::Content => dot(self.content.0.row(user), self.content.1.row(item)),
+                Source::Ease => {
+                    let (own, weights) = self.history.row(user);
+                    own.iter()
+                        .zip(weights)
+                        .map(|(j, w)| {
+                            let (others, values) = self.ease.row(*j as usize);
+                            others.binary_search(&(item as u32)).map_or(0.0, |at| f64::from(w * values[at]))
+                        })
+                        .sum()
+                }
                 _ => f64::from(self.popularity.row(item)[self.segments[user] as usize]),
             }
         };
@@ -77,7 +100,11 @@ impl Shop {
 }
 
 fn weights() -> Weights {
-    Weights { factors: 1.0, content: 0.5, popularity: 0.25, history: 2.0 }
+    named("factors = 1.0\ncontent = 0.5\npopularity = 0.25\nhistory = 2.0\nease = 0.75")
+}
+
+fn named(weights: &str) -> Weights {
+    toml::from_str(weights).unwrap()
 }
 
 #[test]
@@ -97,8 +124,14 @@ fn contributions_are_weighted_standard_scores_and_sum_to_the_score() {
                 dense + own.binary_search(item).map_or(0.0, |at| own_scores[at])
             })
             .collect();
-        let ranked = fusion.explain(user, &items, &retrieved);
-        for (source, weight) in [(Source::Factors, 1.0), (Source::Content, 0.5), (Source::Popularity, 0.25)] {
+        let ranked = fusion.explain(&[user as u32], &[(&items, &retrieved)]).remove(0);
+        let sources = [
+            (Source::Factors, 1.0),
+            (Source::Content, 0.5),
+            (Source::Popularity, 0.25),
+            (Source::Ease, 0.75),
+        ];
+        for (source, weight) in sources {
             let expected = shop.standard_scores(source, user);
             for row in &ranked {
                 let found = f64::from(row.contributions[source as usize]);
@@ -124,13 +157,13 @@ fn contributions_are_weighted_standard_scores_and_sum_to_the_score() {
 #[test]
 fn own_history_counts_from_nothing_to_its_weight() {
     let shop = Shop::new();
-    let fusion = fuse(shop.sources(), &weights()).unwrap();
+    let fusion = fuse(shop.sources(), &named("factors = 1.0\nhistory = 2.0")).unwrap();
     let sparse = fusion.sparse(&[0, 1]).unwrap();
     let (items, scores) = sparse.row(0);
     assert_eq!(items, [3, 7]);
     assert!((scores[1] - 2.0).abs() < 1e-6, "the heaviest counts fully: {scores:?}");
     assert!((scores[0] - 2.0 * 3f32.ln() / 10f32.ln()).abs() < 1e-6, "{scores:?}");
-    let none = Weights { history: 0.0, ..weights() };
+    let none = named("factors = 1.0");
     assert!(fuse(shop.sources(), &none).unwrap().sparse(&[0, 1]).is_none());
 }
 
@@ -138,7 +171,7 @@ fn own_history_counts_from_nothing_to_its_weight() {
 fn a_user_without_vectors_gets_popularity_alone() {
     let shop = Shop::new();
     let fusion = fuse(shop.sources(), &weights()).unwrap();
-    for row in fusion.explain(5, &[1, 2], &[0.0, 0.0]) {
+    for row in fusion.explain(&[5], &[(&[1, 2], &[0.0, 0.0])]).remove(0) {
         assert_eq!(row.contributions[Source::Factors as usize], 0.0);
         assert_eq!(row.contributions[Source::Content as usize], 0.0);
         assert_eq!(row.reason, Reason::Popular { segment: 1 });
@@ -151,19 +184,23 @@ fn reasons_name_the_item_that_speaks_for_the_row() {
     let twin = shop.factors.1.row(7).to_vec();
     shop.factors.1.row_mut(8).copy_from_slice(&twin);
     shop.factors.0.row_mut(0).copy_from_slice(&twin);
-    let only = Weights { factors: 1.0, content: 0.0, popularity: 0.0, history: 0.0 };
+    let only = named("factors = 1.0");
     let fusion = fuse(shop.sources(), &only).unwrap();
-    let ranked = fusion.explain(0, &[7, 8], &[1.0, 1.0]);
+    let ranked = fusion.explain(&[0], &[(&[7, 8], &[1.0, 1.0])]).remove(0);
     assert_eq!(ranked[0].reason, Reason::Again);
     assert_eq!(ranked[1].reason, Reason::Because { item: 7 });
     assert_eq!(ranked[1].strongest, Source::Factors);
+    let fusion = fuse(shop.sources(), &named("ease = 1.0")).unwrap();
+    let ranked = fusion.explain(&[0], &[(&[8, 1], &[1.0, 1.0])]).remove(0);
+    assert_eq!(ranked[0].reason, Reason::Because { item: 7 });
+    assert_eq!(ranked[1].reason, Reason::Because { item: 3 });
 }
 
 #[test]
 fn shapes_and_weights_that_do_not_go_together_are_refused() {
     let shop = Shop::new();
     let short = dense(N_ITEMS - 1, 5, 9);
-    let sources = Sources { factors: Some((&shop.factors.0, &short)), ..shop.sources() };
+    let sources = Sources { dense: vec![(Source::Factors, &shop.factors.0, &short)], ..shop.sources() };
     let refused = fuse(sources, &weights()).err();
     assert_eq!(refused, Some(Error::Rows { matrix: "factors", expected: N_ITEMS, found: N_ITEMS - 1 }));
     for wrong in ["factors = -1.0", "factors = 0.0\ncontent = 0.0\npopularity = 0.0", "speed = 1.0"] {
