@@ -108,6 +108,14 @@ pub enum Error {
         /// The run looked at.
         run_id: String,
     },
+    /// The output belongs to another job.
+    #[error("{}: expected an output of this job's own; found that its CURRENT is of the job `{theirs}`", output.display())]
+    OtherJob {
+        /// The output folder.
+        output: PathBuf,
+        /// The job that publishes there.
+        theirs: String,
+    },
     /// Nothing has been published yet.
     #[error("{}: no run has been published there", output.display())]
     NoRun {
@@ -126,7 +134,10 @@ impl Error {
             | Self::Model(_)
             | Self::Table { .. }
             | Self::Usage { .. }
-            | Self::Lake(lake::Error::Input(_))
+            | Self::OtherJob { .. }
+            | Self::Lake(lake::Error::Input(_) | lake::Error::Refused { .. })
+            | Self::Linear(linear::Error::Config { .. })
+            | Self::Behavior(behavior::Error::Statement { .. })
             | Self::Catalog(catalog::Error::Rule { .. }) => 2,
             _ => 1,
         }
@@ -168,6 +179,7 @@ impl Error {
             Self::Behavior(behavior::Error::NothingKept { .. }) => {
                 "look at --date, behavior.history_days, behavior.event_weights and the column mapping".to_owned()
             }
+            Self::OtherJob { .. } => "give each job a folder: output = \"../out/this-job\"".to_owned(),
             Self::NoRun { .. } => "run the job first: lamplighter run JOB".to_owned(),
             _ => return None,
         };

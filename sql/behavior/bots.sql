@@ -1,10 +1,10 @@
 -- Users who are programs: more events on some day than a person makes, or an id that says so.
 SELECT user_id
 FROM (
-    SELECT user_id, date_trunc('day', event_time) AS day, count(*) AS n_events
+    SELECT user_id, CAST(event_time AS BIGINT) / 86400000000 AS day, count(*) AS n_events
     FROM events
     WHERE user_id IS NOT NULL AND event_time <= $run_end
-    GROUP BY user_id, date_trunc('day', event_time)
+    GROUP BY user_id, CAST(event_time AS BIGINT) / 86400000000
 )
 GROUP BY user_id
 HAVING max(n_events) > $max_events_per_day

@@ -5,7 +5,7 @@ SELECT
     event_types.event_type AS known_type,
     item_ids.item_idx,
     CASE WHEN event_types.event_type = 'search'
-         THEN nullif(regexp_replace(lower(btrim(events.query)), '\s+', ' ', 'g'), '')
+         THEN nullif(btrim(regexp_replace(lower(events.query), '\s+', ' ', 'g')), '')
     END AS normalised_query,
     CASE
         WHEN events.user_id IS NULL                                          THEN 'null_user'
@@ -17,7 +17,8 @@ SELECT
         WHEN events.item_id IS NOT NULL AND item_ids.item_idx IS NULL        THEN 'unknown_item'
         WHEN event_types.event_type <> 'search' AND events.item_id IS NULL   THEN 'null_item'
         WHEN event_types.event_type = 'search'
-             AND coalesce(btrim(events.query), '') = ''                      THEN 'null_query'
+             AND coalesce(btrim(regexp_replace(events.query, '\s+', ' ', 'g')), '') = ''
+                                                                             THEN 'null_query'
     END AS reason,
     CASE
         WHEN events.event_time < $history_start                              THEN 'before_history'

@@ -4,6 +4,6 @@ SELECT
     count(*)                                                                AS n_events,
     min(event_time)                                                         AS first_time,
     max(event_time)                                                         AS last_time,
-    count(*) FILTER (WHERE event_time <> date_trunc('day', event_time))     AS n_timed
+    count(*) FILTER (WHERE CAST(event_time AS BIGINT) % 86400000000 <> 0)   AS n_timed
 FROM events
 WHERE event_time <= $run_end

@@ -5,13 +5,12 @@ SELECT
     CAST(count(*) AS REAL) AS n_transitions
 FROM (
     SELECT
-        item_idx, session_no, event_time,
+        item_idx, event_time,
         lead(item_idx)   OVER following AS next_item_idx,
-        lead(session_no) OVER following AS next_session_no,
         lead(event_time) OVER following AS next_time
     FROM sessions
-    WINDOW following AS (PARTITION BY user_idx ORDER BY event_time, item_idx)
+    WINDOW following AS (PARTITION BY user_idx, session_id, session_no ORDER BY event_time, item_idx)
 )
-WHERE next_session_no = session_no AND next_item_idx <> item_idx AND next_time > event_time
+WHERE next_item_idx <> item_idx AND next_time > event_time
 GROUP BY item_idx, next_item_idx
 ORDER BY item_idx, next_item_idx

@@ -11,5 +11,6 @@ SELECT
                THEN 1.0 + ln(greatest(coalesce(quantity, 1.0), 1.0)) ELSE 1.0 END
     ) AS BIGINT)) AS weight_micro
 FROM numbered_events
-JOIN event_types ON numbered_events.event_type = event_types.name
+JOIN (SELECT DISTINCT event_type, weight, strength FROM event_types) AS event_types
+  ON numbered_events.event_type = event_types.event_type
 WHERE copy <= $copies_kept AND event_time < $until

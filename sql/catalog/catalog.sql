@@ -1,5 +1,5 @@
--- One row an item of the catalogue, in the order of its index. Of rows with the same id the first by
--- title counts; the others are rejected as duplicates. `described_items` is the items input with
+-- One row an item of the catalogue, in the order of its index. Of rows with the same id one that may be
+-- listed counts, and of those the first by title; the others are rejected as duplicates. `described_items` is the items input with
 -- `item_text` (the text that is embedded) and `may_be_listed` (the job's rule) beside its columns.
 SELECT
     item_ids.item_idx,
@@ -15,7 +15,8 @@ FROM (
     SELECT
         *,
         row_number() OVER (
-            PARTITION BY item_id ORDER BY title, item_text, price, brand, category, created_at
+            PARTITION BY item_id
+            ORDER BY may_be_listed DESC, title, item_text, price, brand, category, created_at, description, tags
         ) AS copy
     FROM described_items
 ) AS items

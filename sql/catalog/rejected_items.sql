@@ -5,7 +5,8 @@ FROM (
     SELECT
         *,
         row_number() OVER (
-            PARTITION BY item_id ORDER BY title, item_text, price, brand, category, created_at
+            PARTITION BY item_id
+            ORDER BY may_be_listed DESC, title, item_text, price, brand, category, created_at, description, tags
         ) AS copy
     FROM described_items
 )

@@ -111,6 +111,14 @@ impl Config {
         self.types_by_strength().iter().map(|event_type| verb(event_type)).collect()
     }
 
+    /// Whether the statements that the job puts in place of shipped ones can be read.
+    ///
+    /// # Errors
+    /// The first that cannot.
+    pub fn check_statements(&self) -> Result<(), super::Error> {
+        statements::Statements::load(self).map(|_| ())
+    }
+
     /// The text of every statement that a run will execute, the job's replacements included where
     /// they can be read; part of the stage's fingerprint.
     pub fn statement_texts(&self) -> Vec<(String, String)> {

@@ -97,11 +97,17 @@ fn reflections_as_rows(matrix: &[f64], n: usize) -> Vec<f64> {
 /// Implicit QL: rotates neighbouring rows until nothing is left beside the diagonal.
 #[inline(always)]
 fn iterate(diagonal: &mut [f64], beside: &mut [f64], vectors: &mut [f64], n: usize) -> Option<()> {
+    // Of a matrix of lower rank most of the diagonal is rounding, which never looks small beside itself.
+    let pairs = diagonal.iter().zip(beside.iter());
+    let size = pairs.map(|(diagonal, beside)| diagonal.abs() + beside.abs()).fold(0.0, f64::max);
     for low in 0..n {
         let mut rounds = 0;
         loop {
             let high = (low..n - 1)
-                .find(|&m| beside[m].abs() <= f64::EPSILON * (diagonal[m].abs() + diagonal[m + 1].abs()))
+                .find(|&m| {
+                    let own = diagonal[m].abs() + diagonal[m + 1].abs();
+                    beside[m].abs() <= f64::EPSILON * own.max(0.5 * size)
+                })
                 .unwrap_or(n - 1);
             if high == low {
                 break;

@@ -7,9 +7,10 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
-use arrow::datatypes::{DataType, Schema};
+use arrow::datatypes::{DataType, Field as ArrowField, Schema, SchemaRef, TimeUnit};
 use datafusion::error::DataFusionError;
 use datafusion::prelude::SessionContext;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -90,7 +91,8 @@ pub struct Input {
     pub(super) config: Config,
     pub(super) sql: Option<String>,
     pub(super) partitions: Vec<String>,
-    pub(super) roots: Vec<PathBuf>,
+    /// The columns of all files together, each of a type that holds every file's.
+    pub(super) schema: SchemaRef,
     /// Its files, sorted by path.
     pub files: Vec<SourceFile>,
     /// The type each contract id had before it was unified, by column name.
@@ -307,11 +309,8 @@ pub fn discover(config: &Config, fields: &[Field]) -> Result<Input, Error> {
         }
     }
     let mut files = Vec::new();
-    let mut roots = Vec::new();
     for path in config.paths() {
-        let found = find(path)?;
-        roots.push(PathBuf::from(path));
-        files.extend(found);
+        files.extend(find(path)?);
     }
     files.sort();
     files.dedup();
@@ -324,23 +323,36 @@ pub fn discover(config: &Config, fields: &[Field]) -> Result<Input, Error> {
     let mut input = Input {
         config: config.clone(),
         sql,
-        partitions: partitions(&roots, &files),
-        roots,
+        partitions: partitions(&files),
+        schema: Arc::new(Schema::empty()),
         files: Vec::new(),
         id_types: BTreeMap::new(),
         present: Vec::new(),
     };
-    let mut first: Option<Schema> = None;
+    let needed: Vec<String> = fields.iter().map(|field| input.column(field)).collect();
+    let mut columns: Vec<Column> = Vec::new();
     for path in files {
         let (file, schema) = footer(&path)?;
-        if let Some(first) = &first {
-            agree(&path, first, &schema)?;
-        }
         if input.sql.is_none() {
-            input.check_columns(&path, &schema, fields, first.is_none())?;
+            input.check_columns(&path, &schema, fields)?;
         }
-        first.get_or_insert(schema);
+        for field in schema.fields() {
+            let known = columns.iter_mut().find(|column| column.name == *field.name());
+            match known {
+                None => columns.push(Column::new(field)),
+                Some(column) => {
+                    column.meet(&path, field, input.sql.is_some() || needed.contains(&column.name))?
+                }
+            }
+        }
         input.files.push(file);
+    }
+    let kept =
+        columns.into_iter().filter_map(|column| Some(ArrowField::new(column.name, column.found?, true)));
+    input.schema = Arc::new(Schema::new(kept.collect::<Vec<_>>()));
+    if input.sql.is_none() {
+        let schema = input.schema.clone();
+        input.remember(&schema, fields);
     }
     if input.files.iter().all(|file| file.rows == 0) {
         return Err(Error::Empty { path: config.display(), files: input.files.len() });
@@ -390,20 +402,8 @@ impl Input {
         self.config.columns.get(&field.name).cloned().unwrap_or_else(|| field.name.clone())
     }
 
-    fn check_columns(
-        &mut self,
-        path: &Path,
-        schema: &Schema,
-        fields: &[Field],
-        first: bool,
-    ) -> Result<(), Error> {
-        for field in fields {
-            if self.config.constant.contains_key(&field.name) {
-                if first {
-                    self.present.push(field.name.clone());
-                }
-                continue;
-            }
+    fn check_columns(&self, path: &Path, schema: &Schema, fields: &[Field]) -> Result<(), Error> {
+        for field in fields.iter().filter(|field| !self.config.constant.contains_key(&field.name)) {
             let column = self.column(field);
             let found = match schema.field_with_name(&column) {
                 Ok(found) => found.data_type().clone(),
@@ -419,14 +419,31 @@ impl Input {
                 let (path, expected) = (path.to_owned(), field.kind.expected());
                 return Err(Error::WrongType { path, column, field: field.name.clone(), expected, found });
             }
-            if first {
+        }
+        Ok(())
+    }
+
+    /// Notes which fields there are, and the type that ids keep in the output.
+    fn remember(&mut self, schema: &Schema, fields: &[Field]) {
+        for field in fields {
+            let column = self.column(field);
+            let found = schema.field_with_name(&column).ok().map(|found| unified(found.data_type()));
+            let given = self.config.constant.contains_key(&field.name) || self.partitions.contains(&column);
+            if found.is_some() || given {
                 self.present.push(field.name.clone());
                 if field.kind == Kind::Id {
-                    self.id_types.insert(field.name.clone(), unified(&found));
+                    self.id_types.insert(field.name.clone(), found.unwrap_or(DataType::Utf8));
                 }
             }
         }
-        Ok(())
+    }
+
+    /// Whether the rows' own path tells something that is read.
+    pub(super) fn reads_partitions(&self) -> bool {
+        let mapped = |key: &String| {
+            self.config.columns.values().any(|column| column == key) || self.present.contains(key)
+        };
+        self.sql.is_some() || self.partitions.iter().any(mapped)
     }
 
     /// Plans the source statement, so that its mistakes are found before any work.
@@ -438,7 +455,9 @@ impl Input {
         let session = SessionContext::new();
         let frame = runtime.block_on(super::mapping::source(&session, "input", self))?;
         let schema = frame.schema().as_arrow().clone();
-        self.check_columns(&path, &schema, fields, true)
+        self.check_columns(&path, &schema, fields)?;
+        self.remember(&schema, fields);
+        Ok(())
     }
 }
 
@@ -522,37 +541,55 @@ fn footer(path: &Path) -> Result<(SourceFile, Schema), Error> {
     Ok((file, reader.schema().as_ref().clone()))
 }
 
-fn agree(path: &Path, first: &Schema, schema: &Schema) -> Result<(), Error> {
-    for field in schema.fields() {
-        let Ok(expected) = first.field_with_name(field.name()) else { continue };
-        let (expected, found) = (expected.data_type(), field.data_type());
-        let nulls = *expected == DataType::Null || *found == DataType::Null;
-        if unified(expected) != unified(found) && !nulls {
-            return Err(Error::Disagree {
-                path: path.to_owned(),
-                column: field.name().clone(),
-                expected: expected.clone(),
-                found: found.clone(),
-            });
-        }
-    }
-    Ok(())
+/// One column as the files so far have it.
+struct Column {
+    name: String,
+    /// None where files disagree and nothing reads it.
+    found: Option<DataType>,
 }
 
-/// The hive partition columns that every file's path has, in the order of the path.
-fn partitions(roots: &[PathBuf], files: &[PathBuf]) -> Vec<String> {
-    let [root] = roots else { return Vec::new() };
-    if !root.is_dir() {
-        return Vec::new();
+impl Column {
+    fn new(field: &ArrowField) -> Self {
+        Self { name: field.name().clone(), found: Some(unified(field.data_type())) }
     }
-    let keys = |file: &PathBuf| -> Vec<String> {
-        let below = file.strip_prefix(root).unwrap_or(file);
-        let folders = below.parent().into_iter().flat_map(Path::components);
-        folders
-            .filter_map(|part| part.as_os_str().to_str()?.split_once('=').map(|(key, _)| key.to_owned()))
-            .collect()
-    };
+
+    /// Takes in another file's type: nulls yield, integers and moments widen, else both must be one.
+    fn meet(&mut self, path: &Path, field: &ArrowField, needed: bool) -> Result<(), Error> {
+        let Some(own) = self.found.take() else { return Ok(()) };
+        let other = unified(field.data_type());
+        let small = |t: &DataType| t.is_integer() && *t != DataType::UInt64;
+        let number = |t: &DataType| t.is_floating() || small(t);
+        self.found = match (&own, &other) {
+            (own, other) if own == other => Some(own.clone()),
+            (DataType::Null, other) | (other, DataType::Null) => Some(other.clone()),
+            (own, other) if small(own) && small(other) => Some(DataType::Int64),
+            (own, other) if number(own) && number(other) => Some(DataType::Float64),
+            (DataType::Timestamp(_, own), DataType::Timestamp(_, other)) if own == other => {
+                Some(DataType::Timestamp(TimeUnit::Microsecond, own.clone()))
+            }
+            _ => None,
+        };
+        if self.found.is_none() && needed {
+            let (path, column) = (path.to_owned(), self.name.clone());
+            return Err(Error::Disagree { path, column, expected: own, found: other });
+        }
+        Ok(())
+    }
+}
+
+/// The hive partition columns (`key=value` folders) that every file's path has, in its order.
+fn partitions(files: &[PathBuf]) -> Vec<String> {
+    let keys = |file: &PathBuf| partition_values(file).into_iter().map(|(key, _)| key).collect::<Vec<_>>();
     let mut files = files.iter();
-    let Some(first) = files.next().map(&keys) else { return Vec::new() };
+    let Some(first) = files.next().map(keys) else { return Vec::new() };
     if files.all(|file| keys(file) == first) { first } else { Vec::new() }
+}
+
+/// What a file's path says: the `key=value` folders it lies in.
+pub(super) fn partition_values(file: &Path) -> Vec<(String, String)> {
+    let folders = file.parent().into_iter().flat_map(Path::components);
+    folders
+        .filter_map(|part| part.as_os_str().to_str()?.split_once('='))
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .collect()
 }

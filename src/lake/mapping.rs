@@ -1,5 +1,6 @@
 //! An input's files as one table with the contract's columns.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Schema, TimeUnit};
@@ -8,19 +9,35 @@ use datafusion::dataframe::DataFrame;
 use datafusion::error::DataFusionError;
 use datafusion::prelude::{Expr, ParquetReadOptions, SessionContext, cast, lit, when};
 
-use super::input::{Error, Field, Input, Kind, file_url};
+use super::input::{Error, Field, Input, Kind, file_url, partition_values};
 
 /// The rows of an input's files, or of its source statement over them.
 pub(super) async fn source(session: &SessionContext, name: &str, input: &Input) -> Result<DataFrame, Error> {
     let failed = |source| Error::Register { name: name.to_owned(), source: Box::new(source) };
-    let frame = if input.partitions.is_empty() {
-        let urls: Vec<String> = input.files.iter().map(|file| file_url(&file.path)).collect();
-        let options = ParquetReadOptions::default().file_extension("");
-        session.read_parquet(urls, options).await.map_err(failed)?
+    let read = async |files: Vec<String>| {
+        // Exactly the files that were checked, and each with the columns that all of them make up.
+        let options = ParquetReadOptions::default().file_extension("").schema(&input.schema);
+        session.read_parquet(files, options).await
+    };
+    let frame = if input.reads_partitions() {
+        let mut groups: BTreeMap<Vec<(String, String)>, Vec<String>> = BTreeMap::new();
+        for file in &input.files {
+            groups.entry(partition_values(&file.path)).or_default().push(file_url(&file.path));
+        }
+        let mut all: Option<DataFrame> = None;
+        for (values, files) in groups {
+            let mut frame = read(files).await.map_err(failed)?;
+            for (key, value) in values.into_iter().filter(|(key, _)| input.partitions.contains(key)) {
+                frame = frame.with_column(&key, lit(value)).map_err(failed)?;
+            }
+            all = Some(match all {
+                Some(all) => all.union(frame).map_err(failed)?,
+                None => frame,
+            });
+        }
+        all.ok_or_else(|| Error::Missing { path: input.config.paths().join(", ") })?
     } else {
-        let columns = input.partitions.iter().map(|key| (key.clone(), DataType::Utf8)).collect();
-        let options = ParquetReadOptions::default().table_partition_cols(columns);
-        session.read_parquet(file_url(&input.roots[0]), options).await.map_err(failed)?
+        read(input.files.iter().map(|file| file_url(&file.path)).collect()).await.map_err(failed)?
     };
     let Some(statement) = &input.sql else { return Ok(frame) };
     let path = input.config.sql.clone().unwrap_or_default();
@@ -59,9 +76,17 @@ fn mapped(input: &Input, field: &Field, schema: &Schema) -> Result<Expr, DataFus
         return Ok(cast(null, target(field.kind, &DataType::Null)).alias(name));
     };
     let value = Expr::Column(Column::from_name(column));
-    let found = found.data_type();
+    let found = match found.data_type() {
+        DataType::Dictionary(_, value) => value.as_ref(),
+        other => other,
+    };
     let value = match field.kind {
         Kind::Time if found.is_integer() => epoch(cast(value, DataType::Int64))?,
+        // pandas writes a missing number as NaN; no sum survives one, nor an infinity.
+        Kind::Number => {
+            let number = cast(value, DataType::Float64);
+            when(number.clone().between(lit(f64::MIN), lit(f64::MAX)), number).end()?
+        }
         _ => value,
     };
     Ok(cast(value, target(field.kind, found)).alias(name))
@@ -69,6 +94,8 @@ fn mapped(input: &Input, field: &Field, schema: &Schema) -> Result<Expr, DataFus
 
 fn target(kind: Kind, found: &DataType) -> DataType {
     match kind {
+        // Hashed ids use all 64 bits, which no signed integer holds.
+        Kind::Id if *found == DataType::UInt64 => DataType::Decimal128(20, 0),
         Kind::Id if found.is_integer() => DataType::Int64,
         Kind::Id | Kind::Text => DataType::Utf8View,
         Kind::Time => DataType::Timestamp(TimeUnit::Microsecond, Some(Arc::from("+00:00"))),

@@ -19,6 +19,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion::dataframe::DataFrame;
 use datafusion::error::DataFusionError;
+use datafusion::execution::context::SQLOptions;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
@@ -72,6 +73,13 @@ pub enum Error {
         #[source]
         source: Box<DataFusionError>,
     },
+    /// A statement that somebody typed failed, or is none that only reads.
+    #[error("the statement failed")]
+    Refused {
+        /// What DataFusion reported.
+        #[source]
+        source: Box<DataFusionError>,
+    },
     /// A Parquet file could not be read.
     #[error("cannot read {}", path.display())]
     Read {
@@ -118,6 +126,8 @@ impl Lake {
             .with_target_partitions(config.threads)
             .with_batch_size(8192)
             .with_information_schema(true)
+            // A column of one value and NaNs has equal bounds, and would be folded into the one value.
+            .with_collect_statistics(false)
             .set_bool("datafusion.sql_parser.enable_ident_normalization", true);
         Ok(Self { runtime, session: SessionContext::new_with_config_rt(settings, environment) })
     }
@@ -212,6 +222,23 @@ impl Lake {
                 writer.write(&batch)?;
             }
             Ok(writer.finish()?.rows)
+        })
+    }
+
+    /// Runs a statement that may only read, as people type them.
+    ///
+    /// # Errors
+    /// If it would change anything, or fails.
+    pub fn ask(&self, sql: &str) -> Result<RecordBatch, Error> {
+        let failed = |source| Error::Refused { source: Box::new(source) };
+        let reads =
+            SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+        self.runtime.block_on(async {
+            let frame = self.session.sql_with_options(sql, reads).await.map_err(failed)?;
+            let schema: SchemaRef = Arc::new(frame.schema().as_arrow().clone());
+            let batches = frame.collect().await.map_err(failed)?;
+            let schema = batches.first().map_or(schema, RecordBatch::schema);
+            arrow::compute::concat_batches(&schema, &batches).map_err(|error| failed(error.into()))
         })
     }
 

@@ -65,7 +65,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            ease_items: 12_288,
+            ease_items: 8_192,
             ease_regularization: 300.0,
             kept: 512,
             shrinkage: 20.0,
@@ -148,7 +148,11 @@ pub fn project(history: &Csr, inputs: &Dense) -> Dense {
 }
 
 impl Config {
-    fn check(&self) -> Result<(), Error> {
+    /// Whether every key is in range.
+    ///
+    /// # Errors
+    /// Which is not.
+    pub fn check(&self) -> Result<(), Error> {
         let above_0 = |key, found: f64| {
             if found.is_finite() && found > 0.0 {
                 return Ok(());

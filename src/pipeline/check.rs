@@ -58,6 +58,8 @@ pub(super) fn inputs(job: &Job) -> Result<Inputs, Error> {
             return Err(Error::IdTypes { column, input, events, found });
         }
     }
+    spec.linear.check()?;
+    spec.behavior.check_statements().map_err(Error::Behavior)?;
     if let (Some(encoder), true) = (&spec.encoder, items.is_some()) {
         encoder.check().map_err(Error::Model)?;
     }

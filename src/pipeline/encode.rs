@@ -36,7 +36,10 @@ impl Night<'_> {
         }
         let Some(config) = self.job.spec.encoder.clone() else { return Ok(()) };
         let model = config.fingerprint().map_err(Error::Model)?;
-        let fingerprint = self.fingerprint("encode", &["catalog"]).add("model", &model);
+        let fingerprint = self
+            .fingerprint("encode", &["catalog"])
+            .add("model", &model)
+            .add("config", &json!(config).to_string());
         self.stage("encode", fingerprint.hex(), |night, folder| {
             let catalog = night.catalog_rows()?;
             let ids = night.ids()?;

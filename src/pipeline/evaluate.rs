@@ -28,8 +28,12 @@ impl Night<'_> {
             }
             let ids = night.ids()?;
             let (learned, truth) = (night.learned("train")?, night.truth("train", &ids)?);
-            let users: Vec<u32> =
+            let mut users: Vec<u32> =
                 (0..truth.n_rows() as u32).filter(|user| !truth.row(*user as usize).0.is_empty()).collect();
+            // Who came after the cut for the first time had no list that could have been right.
+            let n_asked = users.len();
+            users.retain(|user| learned.knows(*user as usize));
+            let n_new = n_asked - users.len();
             if users.is_empty() {
                 return Ok(Report { facts: json!({}), note: "no user has held-out items".to_owned() });
             }
@@ -57,8 +61,8 @@ impl Night<'_> {
             let k = config.ks.first().copied().unwrap_or(10);
             let headline = evaluation::headline(&metrics, k).map_err(evaluation::Error::from)?;
             let text = evaluation::table(&metrics, k, "all").map_err(evaluation::Error::from)?;
-            let note = format!("{} users with held-out items", users.len());
-            Ok(Report { facts: json!({ "table": text, "metrics": headline, "users": users.len() }), note })
+            let note = format!("{} users with held-out items; {n_new} more had no history", users.len());
+            Ok(Report { facts: json!({ "table": text, "metrics": headline, "users": users.len(), "users_without_history": n_new }), note })
         })?;
         let facts = &self.done["evaluate"].facts;
         self.metrics = facts["table"].as_str().map(str::to_owned);

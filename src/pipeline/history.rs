@@ -126,6 +126,8 @@ impl History {
         }
         self.popularity.values_mut().iter_mut().for_each(|weight| *weight = weight.ln_1p());
         (self.interactions, self.strengths, self.steps) = (kept, strengths, steps);
+        // A search may have led to what is held out; which did cannot be told here.
+        self.searches = Csr::from_rows(self.searches.n_cols(), vec![Vec::new(); self.searches.n_rows()]);
     }
 
     /// Users × items: what a model of the history is applied to, `ln(1 + weight)`, times `recency` for

@@ -128,6 +128,7 @@ pub fn run(job: &Job, options: &Options, on_event: &mut dyn FnMut(Event)) -> Res
     let began = Instant::now();
     let date = run_date(job, options);
     let inputs = check::inputs(job)?;
+    current_is_ours(job)?;
     let output = Output::open(&job.spec.output, &job.spec.name.0)?;
     let mut night = Night::open(job, &inputs, &output, date, on_event)?;
     let last = options.until_stage.as_deref().unwrap_or("publish");
@@ -162,8 +163,19 @@ fn run_date(job: &Job, options: &Options) -> NaiveDate {
     options.date.or(job.spec.date.map(|date| date.0)).unwrap_or_else(|| Local::now().date_naive())
 }
 
+/// One output has one `CURRENT`: two jobs there would take it from each other night after night.
+fn current_is_ours(job: &Job) -> Result<(), Error> {
+    match crate::publish::current(&job.spec.output)? {
+        Some(current) if current.job != job.spec.name.0 => {
+            Err(Error::OtherJob { output: job.spec.output.clone(), theirs: current.job })
+        }
+        _ => Ok(()),
+    }
+}
+
 /// The run that readers load.
 fn current(job: &Job) -> Result<Current, Error> {
+    current_is_ours(job)?;
     let found = crate::publish::current(&job.spec.output)?;
     found.ok_or_else(|| Error::NoRun { output: job.spec.output.clone() })
 }

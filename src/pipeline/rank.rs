@@ -64,6 +64,15 @@ impl Learned {
         models.into_iter().filter_map(|(source, model)| model.map(|model| (source, model))).collect()
     }
 
+    /// Whether anything is known of a user that a list could rest on: items, or words.
+    pub(super) fn knows(&self, user: usize) -> bool {
+        let has_words = || {
+            let embedding = self.content.as_ref().map(|(users, _)| users.row(user));
+            embedding.is_some_and(|embedding| embedding.iter().any(|value| *value != 0.0))
+        };
+        !self.history.interactions.row(user).0.is_empty() || has_words()
+    }
+
     /// The sources that this window has.
     pub(super) fn present(&self) -> Vec<Source> {
         let mut present = vec![Source::Popularity, Source::History];
@@ -145,7 +154,12 @@ impl Night<'_> {
             let fusion = ranking::fuse(learned.sources(&catalog.eligible), &night.weights()?)?;
             let ids = night.ids()?;
             let n_users = ids.users.len();
-            let (users, order) = night.listed_users(&ids)?;
+            let (users, mut order) = night.listed_users(&ids)?;
+            let known: Vec<bool> = (0..n_users).map(|user| learned.knows(user)).collect();
+            let is_known = |user: u32| known.get(user as usize).copied().unwrap_or(false);
+            if !config.include_cold {
+                order.retain(|user| is_known(*user));
+            }
             let tables = Tables {
                 users,
                 items: night.item_ids(&ids),
@@ -163,7 +177,7 @@ impl Night<'_> {
                     retrieve(&fusion, &learned, &catalog.eligible, &warm, top_k, config.exclude_seen)?;
                 let found: Vec<ranking::List<'_>> = (0..warm.len()).map(|at| found.list(at)).collect();
                 let mut explained = fusion.explain(&warm, &found).into_iter();
-                let mut list = |user: &u32| match (*user as usize) < n_users {
+                let mut list = |user: &u32| match is_known(*user) {
                     true => explained.next().unwrap_or_default(),
                     false => popular.clone(),
                 };
@@ -172,7 +186,7 @@ impl Night<'_> {
                 n_done += users.len();
                 night.progress("rank", n_done, order.len(), "users");
             }
-            writers.finish()?;
+            writers.finish(&tables, &learned.history)?;
             let n_queries = night.query_items(folder, &catalog.eligible)?;
             popular::write(folder, &tables.items, &learned.history, &catalog.eligible, config.top_k.get())?;
             let n_listed = order.len();
@@ -304,6 +318,7 @@ impl Tables {
             Reason::Popular { segment } => {
                 (format!("popular with {} users", history.segment_names[segment as usize]), None)
             }
+            Reason::Searched => ("resembles what you searched for".to_owned(), None),
             Reason::PopularWithAll => ("popular with all users".to_owned(), None),
         }
     }
@@ -352,26 +367,33 @@ impl BucketWriters {
             n_rows += batch.num_rows();
             let open = match self.writers[bucket].take() {
                 Some(writer) => writer,
-                None => {
-                    let path = self.folder.join(format!("bucket={bucket:02}")).join("part.parquet");
-                    let layout = Layout {
-                        sorted_by: vec!["user_id".to_owned(), "rank".to_owned()],
-                        bloom: vec!["user_id".to_owned()],
-                        ..Layout::default()
-                    };
-                    table::Writer::create(&path, batch.schema(), &layout).map_err(lake::Error::from)?
-                }
+                None => self.open(bucket, &batch)?,
             };
             self.writers[bucket].insert(open).write(&batch).map_err(lake::Error::from)?;
         }
         Ok(n_rows)
     }
 
-    fn finish(self) -> Result<(), Error> {
+    /// Completes the files; where there is no row, one empty file still says what the columns are.
+    fn finish(mut self, tables: &Tables, history: &History) -> Result<(), Error> {
+        if self.writers.iter().all(Option::is_none) {
+            let none = recommendations(tables, history, &[], std::iter::empty())?;
+            self.writers[0] = Some(self.open(0, &none)?);
+        }
         for writer in self.writers.into_iter().flatten() {
             writer.finish().map_err(lake::Error::from)?;
         }
         Ok(())
+    }
+
+    fn open(&self, bucket: usize, rows: &arrow::array::RecordBatch) -> Result<table::Writer, Error> {
+        let path = self.folder.join(format!("bucket={bucket:02}")).join("part.parquet");
+        let layout = Layout {
+            sorted_by: vec!["user_id".to_owned(), "rank".to_owned()],
+            bloom: vec!["user_id".to_owned()],
+            ..Layout::default()
+        };
+        Ok(table::Writer::create(&path, rows.schema(), &layout).map_err(lake::Error::from)?)
     }
 }
 

@@ -96,7 +96,7 @@ pub fn run(job: &Job, run_id: Option<&str>) -> Result<String, Error> {
 /// If nothing is published, or the statement fails.
 pub fn sql(job: &Job, statement: &str) -> Result<String, Error> {
     let shelf = Shelf::open(job)?;
-    let rows = shelf.lake.query("sql", statement, &[])?;
+    let rows = shelf.lake.ask(statement)?;
     Ok(format!("{}\n", pretty_format_batches(&[rows])?))
 }
 

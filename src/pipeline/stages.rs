@@ -49,6 +49,8 @@ pub(super) struct Night<'a> {
     pub(super) metrics: Option<String>,
     pub(super) on_event: &'a mut dyn FnMut(Event),
     lake: Option<Lake>,
+    /// A hash of the running program, the shipped SQL in it included.
+    program: String,
 }
 
 impl<'a> Night<'a> {
@@ -75,6 +77,7 @@ impl<'a> Night<'a> {
             metrics,
             on_event,
             lake: None,
+            program: program(),
         })
     }
 
@@ -128,10 +131,9 @@ impl<'a> Night<'a> {
         self.done[stage].folder.clone()
     }
 
-    /// A fingerprint that begins with what every stage depends on: the version, and the stages it
-    /// reads.
+    /// A fingerprint that begins with what every stage depends on: the program, and the stages it reads.
     pub(super) fn fingerprint(&self, stage: &str, reads: &[&str]) -> Fingerprint {
-        let mut fingerprint = Fingerprint::new(stage).add("version", env!("CARGO_PKG_VERSION"));
+        let mut fingerprint = Fingerprint::new(stage).add("program", &self.program);
         for earlier in reads {
             fingerprint = fingerprint.add(earlier, &self.done[*earlier].fingerprint);
         }
@@ -284,6 +286,12 @@ impl<'a> Night<'a> {
             Ok(Report { facts: json!(facts), note })
         })?;
         let facts = self.behavior_facts()?;
+        if facts.usable_times && facts.last_us < EARLIEST_EPOCH_US {
+            self.warn(format!(
+                "the last event is of {}: is event_time seconds, milliseconds, microseconds or nanoseconds since 1970?",
+                chrono::DateTime::from_timestamp_micros(facts.last_us).unwrap_or_default().date_naive()
+            ));
+        }
         if !facts.usable_times {
             self.warn("all event times are equal: decay is off, and the evaluation holds out a random share of each user's items".to_owned());
         } else if !facts.deduplicated {
@@ -375,9 +383,19 @@ impl<'a> Night<'a> {
     }
 }
 
+/// 1973-03-03: an integer below the year's seconds is hardly an epoch.
+const EARLIEST_EPOCH_US: i64 = 100_000_000_000_000;
+
 /// Where a stage keeps a window's tables: the whole history's are the ones that get published.
 fn window_folder(stage: &Path, window: &str) -> PathBuf {
     if window == "full" { stage.to_owned() } else { stage.join(window) }
+}
+
+/// The version and, where the program's file can be read, its hash: another build may give other rows.
+fn program() -> String {
+    let file = std::env::current_exe().and_then(std::fs::read);
+    let hash = file.map_or_else(|_| String::new(), |bytes| blake3::hash(&bytes).to_hex()[..32].to_owned());
+    format!("{} {hash}", env!("CARGO_PKG_VERSION"))
 }
 
 /// Moments of the run date count until its last microsecond, UTC.

@@ -48,6 +48,8 @@ pub enum Reason {
         /// The segment.
         segment: u32,
     },
+    /// Nothing is known of the user but searches, which the item's text resembles.
+    Searched,
     /// The item is popular, and nothing is known of the user.
     PopularWithAll,
 }
@@ -92,6 +94,8 @@ impl Fusion<'_> {
         let heaviest = weights.iter().copied().fold(0.0, f32::max);
         let evidence = heaviest_items(seen, weights);
         let history = self.weights.of(Source::History);
+        let words = self.parts.iter().find(|part| part.source == Source::Content);
+        let knows_words = words.is_some_and(|part| query[part.columns.clone()].iter().any(|x| *x != 0.0));
         items
             .iter()
             .zip(retrieved)
@@ -109,6 +113,7 @@ impl Fusion<'_> {
                 let strongest = strongest(&contributions);
                 let reason = match before {
                     Some(_) => Reason::Again,
+                    None if seen.is_empty() && knows_words => Reason::Searched,
                     None => self.evidence(user, item, strongest, &evidence),
                 };
                 Ranked { item, score: retrieved + constant, contributions, strongest, reason }
