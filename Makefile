@@ -15,13 +15,21 @@ LAMPLIGHTER := $(CARGO_TARGET_DIR)/release/lamplighter
 # insta appends the path of every snapshot that a test compares with.
 SNAPSHOTS_IN_USE := $(CARGO_TARGET_DIR)/snapshots-in-use
 
-.PHONY: help build data run test check fmt clippy snapshots doc audit shop clean-data
+# Cargo tells a file's age by its time alone: another clone that builds here may leave newer results.
+BUILT_FROM := $(CARGO_TARGET_DIR)/built-from
+
+.PHONY: help source build data run test check fmt clippy snapshots doc audit shop clean-data
 .DEFAULT_GOAL := help
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-build: ## Build the binary
+source:
+	@mkdir -p $(CARGO_TARGET_DIR)
+	@if [[ "$$(cat $(BUILT_FROM) 2> /dev/null)" != "$(CURDIR)" ]]; then \
+	  find src tests benches sql Cargo.toml -type f -exec touch {} +; echo "$(CURDIR)" > $(BUILT_FROM); fi
+
+build: source ## Build the binary
 	cargo build --release --locked
 
 data: ## Fetch the demonstration data and the text encoder into data/
@@ -30,7 +38,7 @@ data: ## Fetch the demonstration data and the text encoder into data/
 run: data build ## Run the demonstration job (JOB=jobs/nightly.toml)
 	$(LAMPLIGHTER) run $(JOB)
 
-test: data ## Run all tests and doctests
+test: data source ## Run all tests and doctests
 	@mkdir -p $(CARGO_TARGET_DIR) && : > $(SNAPSHOTS_IN_USE)
 	INSTA_SNAPSHOT_REFERENCES_FILE=$(SNAPSHOTS_IN_USE) cargo test --release --locked
 
@@ -39,7 +47,7 @@ check: fmt clippy snapshots doc ## Format, lints, tests, snapshots, documentatio
 fmt: ## Is everything formatted?
 	cargo fmt --all --check
 
-clippy: ## Any lint?
+clippy: source ## Any lint?
 	cargo clippy --release --all-targets --locked -- -D warnings
 
 snapshots: test ## Run all tests; refuse snapshots that no test compares with, or that wait for review
@@ -50,14 +58,14 @@ snapshots: test ## Run all tests; refuse snapshots that no test compares with, o
 	if [[ -n $$pending ]]; then printf 'snapshots waiting for review:\n%s\n' "$$pending" >&2; exit 1; fi; \
 	if [[ -n $$unused ]]; then printf 'snapshots that no test compares with:\n%s\n' "$$unused" >&2; exit 1; fi
 
-doc: ## Build the documentation; a warning is an error
+doc: source ## Build the documentation; a warning is an error
 	RUSTDOCFLAGS="-D warnings" cargo doc --release --no-deps --locked
 
 audit: ## Licences, sources and duplicates of dependencies (needs cargo-deny)
 	@command -v cargo-deny > /dev/null || { echo 'cargo-deny is missing: cargo install --locked cargo-deny' >&2; exit 1; }
 	cargo deny --locked check bans licenses sources
 
-shop: ## Write a made-up shop (SHOP=data/shop, SHOP_ARGS='--users 1000 --events 100000 --dirty 0.01')
+shop: source ## Write a made-up shop (SHOP=data/shop, SHOP_ARGS='--users 1000 --events 100000 --dirty 0.01')
 	cargo run --release --locked --example shop -- $(SHOP) $(SHOP_ARGS)
 
 clean-data: ## Remove what `make data` and `make shop` have written under data/

@@ -137,7 +137,7 @@ impl Error {
             | Self::OtherJob { .. }
             | Self::Lake(lake::Error::Input(_) | lake::Error::Refused { .. })
             | Self::Linear(linear::Error::Config { .. })
-            | Self::Behavior(behavior::Error::Statement { .. })
+            | Self::Behavior(behavior::Error::Statement { .. } | behavior::Error::Parse { .. })
             | Self::Catalog(catalog::Error::Rule { .. }) => 2,
             _ => 1,
         }
@@ -172,6 +172,9 @@ impl Error {
             },
             Self::IdTypes { input, .. } => {
                 format!("cast one of them in a source statement: [inputs.{input}] sql = \"my.sql\"")
+            }
+            Self::Behavior(behavior::Error::TooManyRejected { reasons, .. }) if reasons.contains("future_time") => {
+                "to make an earlier night again, set behavior.later_events = \"exclude\"; else mend the source, or raise behavior.max_rejected_share".to_owned()
             }
             Self::Behavior(behavior::Error::TooManyRejected { .. }) => {
                 "the rejected rows are in the run's stages/behavior folder; mend the source, or raise behavior.max_rejected_share".to_owned()

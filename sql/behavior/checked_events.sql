@@ -1,5 +1,6 @@
 -- Every event as it was read, with the first reason why it cannot be used (`reason`, a fault of the
 -- row) or is not wanted (`exclusion`, a choice of the job). Both are null for an event that counts.
+-- Here as in every statement, the side of a join that is held in memory stands on the left.
 SELECT
     events.*,
     event_types.event_type AS known_type,
@@ -12,7 +13,7 @@ SELECT
         WHEN bots.user_id IS NOT NULL                                        THEN 'bot'
         WHEN events.event_time IS NULL                                       THEN 'null_time'
         WHEN event_types.event_type IS NULL                                  THEN 'unknown_type'
-        WHEN events.event_time > $run_end                                    THEN 'future_time'
+        WHEN events.event_time > $run_end AND $reject_later                  THEN 'future_time'
         WHEN events.quantity < 0                                             THEN 'negative_quantity'
         WHEN events.item_id IS NOT NULL AND item_ids.item_idx IS NULL        THEN 'unknown_item'
         WHEN event_types.event_type <> 'search' AND events.item_id IS NULL   THEN 'null_item'
@@ -21,10 +22,12 @@ SELECT
                                                                              THEN 'null_query'
     END AS reason,
     CASE
+        WHEN events.event_time > $run_end                                    THEN 'later'
         WHEN events.event_time < $history_start                              THEN 'before_history'
         WHEN event_types.weight = 0                                          THEN 'unweighted_type'
     END AS exclusion
-FROM events
-LEFT JOIN event_types ON events.event_type = event_types.name
-LEFT JOIN item_ids    ON events.item_id = item_ids.item_id
-LEFT JOIN bots        ON events.user_id = bots.user_id
+FROM bots RIGHT JOIN (
+    item_ids RIGHT JOIN (
+        event_types RIGHT JOIN events ON event_types.name = events.event_type
+    ) ON item_ids.item_id = events.item_id
+) ON bots.user_id = events.user_id

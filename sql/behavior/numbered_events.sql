@@ -23,9 +23,9 @@ FROM (
         checked_events.quantity,
         checked_events.price,
         checked_events.session_id
-    FROM checked_events
-    JOIN user_ids       ON checked_events.user_id = user_ids.user_id
-    LEFT JOIN query_ids ON checked_events.normalised_query = query_ids.query
+    FROM query_ids RIGHT JOIN (
+        user_ids JOIN checked_events ON user_ids.user_id = checked_events.user_id
+    ) ON query_ids.query = checked_events.normalised_query
     WHERE checked_events.reason IS NULL AND checked_events.exclusion IS NULL
 )
 WINDOW by_time AS (

@@ -10,7 +10,6 @@ SELECT
         * CASE WHEN numbered_events.event_type = 'purchase'
                THEN 1.0 + ln(greatest(coalesce(quantity, 1.0), 1.0)) ELSE 1.0 END
     ) AS BIGINT)) AS weight_micro
-FROM numbered_events
-JOIN (SELECT DISTINCT event_type, weight, strength FROM event_types) AS event_types
-  ON numbered_events.event_type = event_types.event_type
+FROM (SELECT DISTINCT event_type, weight, strength FROM event_types) AS event_types
+JOIN numbered_events ON event_types.event_type = numbered_events.event_type
 WHERE copy <= $copies_kept AND event_time < $until

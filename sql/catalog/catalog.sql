@@ -1,6 +1,7 @@
 -- One row an item of the catalogue, in the order of its index. Of rows with the same id one that may be
--- listed counts, and of those the first by title; the others are rejected as duplicates. `described_items` is the items input with
--- `item_text` (the text that is embedded) and `may_be_listed` (the job's rule) beside its columns.
+-- listed counts, and of those the first by title; the others are rejected as duplicates.
+-- `described_items` is the items input with `item_text` (the text that is embedded) and `may_be_listed`
+-- (the job's rule) beside its columns.
 SELECT
     item_ids.item_idx,
     item_ids.item_id,

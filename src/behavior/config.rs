@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use regex::Regex;
 use serde::{Deserialize, Serialize};
 
 use super::statements;
+use crate::lake::Lake;
 
 /// How events become implicit feedback.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
@@ -25,8 +27,22 @@ pub struct Config {
     pub max_events_per_day: i64,
     /// A user whose id matches this regular expression is a bot.
     pub bot_pattern: String,
+    /// What events after the run date are: faults of the source, or, where an earlier night is made again,
+    /// simply not wanted.
+    pub later_events: LaterEvents,
     /// Statements of `sql/behavior/` to replace, by name.
     pub sql: BTreeMap<String, PathBuf>,
+}
+
+/// What events after the run date are.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum LaterEvents {
+    /// Faults: they are rejected as `future_time`.
+    #[default]
+    Reject,
+    /// Not wanted: they are excluded as `later`.
+    Exclude,
 }
 
 /// Weights by event type.
@@ -61,6 +77,7 @@ impl Default for Config {
             max_rejected_share: 0.05,
             max_events_per_day: 10_000,
             bot_pattern: r"(?i)(^|[^a-z0-9])(bot|crawler|spider)([^a-z0-9]|$)".to_owned(),
+            later_events: LaterEvents::Reject,
             sql: BTreeMap::new(),
         }
     }
@@ -111,12 +128,17 @@ impl Config {
         self.types_by_strength().iter().map(|event_type| verb(event_type)).collect()
     }
 
-    /// Whether the statements that the job puts in place of shipped ones can be read.
+    /// Whether the statements that the job puts in place of shipped ones can be read and parse.
     ///
     /// # Errors
-    /// The first that cannot.
-    pub fn check_statements(&self) -> Result<(), super::Error> {
-        statements::Statements::load(self).map(|_| ())
+    /// The first that cannot or does not.
+    pub fn check_statements(&self, lake: &Lake) -> Result<(), super::Error> {
+        let statements = statements::Statements::load(self)?;
+        for (name, path) in &self.sql {
+            let parsed = lake.parse(name, statements.text(name));
+            parsed.map_err(|source| super::Error::Parse { path: path.clone(), source })?;
+        }
+        Ok(())
     }
 
     /// The text of every statement that a run will execute, the job's replacements included where
@@ -142,6 +164,7 @@ struct Raw {
     max_rejected_share: f64,
     max_events_per_day: i64,
     bot_pattern: String,
+    later_events: LaterEvents,
     sql: BTreeMap<String, PathBuf>,
 }
 
@@ -155,6 +178,7 @@ impl Default for Raw {
             max_rejected_share,
             max_events_per_day,
             bot_pattern,
+            later_events,
             sql,
         } = Config::default();
         Self {
@@ -165,6 +189,7 @@ impl Default for Raw {
             max_rejected_share,
             max_events_per_day,
             bot_pattern,
+            later_events,
             sql,
         }
     }
@@ -184,6 +209,9 @@ impl TryFrom<Raw> for Config {
         }
         if !(0.0..=1.0).contains(&raw.max_rejected_share) {
             return invalid("max_rejected_share", "a share from 0 to 1", raw.max_rejected_share.to_string());
+        }
+        if let Err(error) = Regex::new(&raw.bot_pattern) {
+            return invalid("bot_pattern", "a regular expression", format!("`{}`: {error}", raw.bot_pattern));
         }
         if raw.max_events_per_day < 1 {
             return invalid("max_events_per_day", "at least 1", raw.max_events_per_day.to_string());
@@ -222,6 +250,7 @@ impl TryFrom<Raw> for Config {
             max_rejected_share: raw.max_rejected_share,
             max_events_per_day: raw.max_events_per_day,
             bot_pattern: raw.bot_pattern,
+            later_events: raw.later_events,
             sql: raw.sql,
         })
     }

@@ -22,14 +22,14 @@ use arrow::array::{Array, ArrayRef, AsArray, Float64Array, Int64Array, RecordBat
 use arrow::datatypes::{DataType, Field as ArrowField, Int64Type, Schema, TimestampMicrosecondType};
 use serde::{Deserialize, Serialize};
 
-use crate::lake::input::{Field, Input, Kind};
+use crate::lake::input::{Contract, Field, Input, Kind};
 use crate::lake::{self, Lake, Param};
 
 mod config;
 mod statements;
 
 use config::KnownType;
-pub use config::{Config, EventWeights, InvalidConfig};
+pub use config::{Config, EventWeights, InvalidConfig, LaterEvents};
 use statements::Statements;
 
 /// What the room reads. Ids of events and items must be of one type.
@@ -74,6 +74,10 @@ pub struct Facts {
     pub n_users: u64,
     /// Users of the users' table without an event that counts.
     pub n_cold_users: u64,
+    /// Rows of the users' table without an id.
+    pub n_unnamed_users: u64,
+    /// Rows of the users' table whose id an earlier row has.
+    pub n_repeated_users: u64,
     /// Items of the catalogue.
     pub n_items: u64,
     /// Distinct searches.
@@ -106,6 +110,15 @@ pub enum Error {
         /// What the file system reported.
         #[source]
         source: std::io::Error,
+    },
+    /// A replacement statement is no SQL.
+    #[error("{}: expected one SQL statement", path.display())]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: lake::Error,
     },
     /// A statement's result lacks what later steps read.
     #[error("the statement `{statement}` gave {found}; expected {expected}")]
@@ -146,8 +159,8 @@ pub enum Error {
 }
 
 /// The columns read from the events.
-pub fn event_fields() -> Vec<Field> {
-    vec![
+pub fn event_contract() -> Contract {
+    let fields = vec![
         Field::required("user_id", Kind::Id),
         Field::required("item_id", Kind::Id),
         Field::required("event_type", Kind::Text),
@@ -156,12 +169,13 @@ pub fn event_fields() -> Vec<Field> {
         Field::optional("quantity", Kind::Number),
         Field::optional("price", Kind::Number),
         Field::optional("session_id", Kind::Text),
-    ]
+    ];
+    Contract { fields, open: false }
 }
 
-/// The columns read from the users' attributes.
-pub fn user_fields() -> Vec<Field> {
-    vec![Field::required("user_id", Kind::Id)]
+/// The columns read from the users' attributes: all there are.
+pub fn user_contract() -> Contract {
+    Contract { fields: vec![Field::required("user_id", Kind::Id)], open: true }
 }
 
 /// Cleans the events and aggregates them, for the whole history (`full`) and, where times are usable,
@@ -182,17 +196,18 @@ pub fn aggregate(
     on_step: &mut dyn FnMut(Step),
 ) -> Result<Facts, Error> {
     let mut run = Run { lake, statements: Statements::load(config)?, folder, on_step, done: 0 };
-    lake.register_input("events", sources.events, &event_fields())?;
+    lake.register_input("events", sources.events, &event_contract())?;
     lake.register_rows("event_types", event_types(config))?;
     match sources.items {
         Some(items) => {
-            lake.register_input("known_items", items, &[Field::required("item_id", Kind::Id)])?;
+            let fields = vec![Field::required("item_id", Kind::Id)];
+            lake.register_input("known_items", items, &Contract { fields, open: false })?;
         }
         None => lake.define("known_items", "SELECT DISTINCT item_id FROM events", &[])?,
     }
 
     match sources.users {
-        Some(users) => lake.register_input("user_attributes", users, &user_fields())?,
+        Some(users) => lake.register_input("user_attributes", users, &user_contract())?,
         None => lake.define("user_attributes", "SELECT user_id FROM events WHERE FALSE", &[])?,
     }
 
@@ -217,10 +232,17 @@ pub fn aggregate(
             ("bot_pattern", Param::Text(config.bot_pattern.clone())),
         ],
     )?;
-    run.view("checked_events", &[run_end, ("history_start", Param::Time(history_start))])?;
+    let reject_later = Param::Bool(config.later_events == LaterEvents::Reject);
+    run.view(
+        "checked_events",
+        &[run_end, ("history_start", Param::Time(history_start)), ("reject_later", reject_later)],
+    )?;
     run.count(&mut facts)?;
     facts.n_users = run.table("user_ids", &[])?;
     facts.n_cold_users = run.table("cold_users", &[])?;
+    let rows = run.query("user_rows", &[])?;
+    facts.n_unnamed_users = integer(&rows, "n_unnamed") as u64;
+    facts.n_repeated_users = integer(&rows, "n_repeated") as u64;
     facts.n_queries = run.table("query_ids", &[])?;
     let numbered = run.table("numbered_events", &[])?;
     let copies = ("copies_kept", Param::Int(if facts.deduplicated { 1 } else { i64::MAX }));
@@ -254,6 +276,7 @@ pub fn aggregate(
         for statement in ["interactions", "users"] {
             run.window_table(&window.name, statement, &[])?;
         }
+        run.check_segments()?;
         run.view("sessions", &[])?;
         for statement in ["popularity", "searches", "query_items", "baskets", "transitions"] {
             run.window_table(&window.name, statement, &[])?;
@@ -263,6 +286,9 @@ pub fn aggregate(
 }
 
 const DAY_US: i64 = 86_400_000_000;
+
+/// What all users together are called where their segments have names.
+pub const EVERYBODY: &str = "all";
 
 /// The statements of one run, in the order the door calls them.
 struct Run<'a> {
@@ -306,6 +332,21 @@ impl Run<'_> {
         self.lake.register_file(statement, &path)?;
         self.step(statement);
         Ok(())
+    }
+
+    /// Segments name lists, one of which is everybody's.
+    fn check_segments(&mut self) -> Result<(), Error> {
+        let sql = "SELECT count(*) AS n FROM users WHERE segment IS NULL OR segment = $everybody";
+        let everybody = ("everybody", Param::Text(EVERYBODY.to_owned()));
+        let found = integer(&self.lake.query("users", sql, &[everybody])?, "n");
+        if found == 0 {
+            return Ok(());
+        }
+        Err(Error::Result {
+            statement: "users".to_owned(),
+            expected: format!("a `segment` that is neither null nor `{EVERYBODY}`"),
+            found: format!("{found} users with one"),
+        })
     }
 
     fn count(&mut self, facts: &mut Facts) -> Result<(), Error> {

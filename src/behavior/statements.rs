@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::{Config, Error};
 
 /// Statements that a run with a window to learn from and one to evaluate executes, for progress.
-pub(super) const COUNT: usize = 11 + 2 + 3 * 9;
+pub(super) const COUNT: usize = 12 + 2 + 3 * 9;
 
 macro_rules! shipped {
     ($($name:literal),* $(,)?) => {
@@ -13,7 +13,7 @@ macro_rules! shipped {
     };
 }
 
-const SHIPPED: [(&str, &str); 20] = shipped![
+const SHIPPED: [(&str, &str); 21] = shipped![
     "accounting",
     "baskets",
     "bots",
@@ -32,6 +32,7 @@ const SHIPPED: [(&str, &str); 20] = shipped![
     "sessions",
     "transitions",
     "user_ids",
+    "user_rows",
     "users",
     "weighted_events",
 ];

@@ -15,7 +15,7 @@ use arrow::array::{Array, ArrayRef, AsArray, StringArray};
 use arrow::datatypes::Float64Type;
 use serde::{Deserialize, Serialize};
 
-use crate::lake::input::{Field, Input, Kind};
+use crate::lake::input::{Contract, Field, Input, Kind};
 use crate::lake::{self, Lake};
 
 /// The job's `[catalog]` table.
@@ -92,8 +92,9 @@ pub enum Error {
     },
 }
 
-/// The columns read from the items, the job's own text columns after the contract's.
-pub fn item_fields(text: Option<&[String]>) -> Vec<Field> {
+/// The columns read from the items: the contract's, the job's own text columns, and all others, over
+/// which the job may state its rule.
+pub fn item_contract(text: Option<&[String]>) -> Contract {
     let mut fields = vec![
         Field::required("item_id", Kind::Id),
         Field::optional("title", Kind::Text),
@@ -111,7 +112,16 @@ pub fn item_fields(text: Option<&[String]>) -> Vec<Field> {
             None => fields.push(Field::required(column, Kind::Text)),
         }
     }
-    fields
+    Contract { fields, open: true }
+}
+
+/// Plans the job's rule over the items' columns; reads no row.
+///
+/// # Errors
+/// If the rule is not SQL over the items' columns.
+pub fn check(lake: &Lake, items: &Input, text: Option<&[String]>, config: &Config) -> Result<(), Error> {
+    lake.register_input("items", items, &item_contract(text))?;
+    define_described_items(lake, text, config)
 }
 
 /// Writes `catalog.parquet` and `rejected_items.parquet` from the items and the registered
@@ -133,9 +143,7 @@ pub fn build(
         facts.n_eligible = facts.n_items;
         return Ok(facts);
     };
-    let fields = item_fields(text);
-    lake.register_input("items", items, &fields)?;
-    define_described_items(lake, text, config, &fields)?;
+    check(lake, items, text, config)?;
 
     let sql = include_str!("../../sql/catalog/catalog.sql");
     facts.n_items = lake.write("catalog", sql, &[], &path)?;
@@ -159,12 +167,7 @@ pub fn build(
 /// The text columns where the job names none.
 const DEFAULT_TEXT: [&str; 4] = ["title", "brand", "category", "description"];
 
-fn define_described_items(
-    lake: &Lake,
-    text: Option<&[String]>,
-    config: &Config,
-    fields: &[Field],
-) -> Result<(), Error> {
+fn define_described_items(lake: &Lake, text: Option<&[String]>, config: &Config) -> Result<(), Error> {
     let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
     let parts: Vec<String> = match text {
         Some(columns) => columns.iter().map(|column| quoted(column)).collect(),
@@ -175,10 +178,10 @@ fn define_described_items(
         "SELECT *, concat_ws(' | ', {}) AS item_text, ({rule}) AS may_be_listed FROM items",
         parts.join(", ")
     );
-    lake.define("described_items", &sql, &[]).map_err(|source| Error::Rule {
-        rule: rule.clone(),
-        columns: fields.iter().map(|field| field.name.clone()).collect(),
-        source,
+    let planned = lake.define("described_items", &sql, &[]);
+    planned.map_err(|source| match lake.columns("items") {
+        Ok(columns) => Error::Rule { rule: rule.clone(), columns, source },
+        Err(error) => error.into(),
     })
 }
 

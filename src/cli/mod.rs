@@ -209,9 +209,9 @@ struct RetrieveArgs {
     /// Parquet with an id column and a FixedSizeList<f32> column of the same length.
     #[arg(long)]
     items: PathBuf,
-    /// Items a query.
-    #[arg(long)]
-    k: usize,
+    /// Items a query, from 1 to 65535.
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    k: u16,
     /// Parquet to write: query id, rank, item id, score.
     #[arg(long)]
     out: PathBuf,

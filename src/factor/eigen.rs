@@ -17,6 +17,10 @@ pub(super) struct Eigen {
 /// QL needs fewer than two rounds an eigenvalue on average; more than this means NaN.
 const MAX_ROUNDS: usize = 64;
 
+/// Past its rank a matrix leaves rounding of rounding of rounding, each no direction to reflect along,
+/// until its squares underflow.
+const NOTHING: f64 = 1e-24;
+
 /// Decomposes the symmetric `n × n` row-major `matrix`; none if it holds values that are not finite.
 pub(super) fn decompose(matrix: Vec<f64>, n: usize) -> Option<Eigen> {
     if matrix.iter().any(|value| !value.is_finite()) {
@@ -26,9 +30,13 @@ pub(super) fn decompose(matrix: Vec<f64>, n: usize) -> Option<Eigen> {
         #[inline(always)]
         || {
             let mut matrix = matrix;
+            // With a largest entry of one, what is nothing is known without looking beside it.
+            let size = matrix.iter().fold(f64::MIN_POSITIVE, |size, value| size.max(value.abs()));
+            matrix.iter_mut().for_each(|value| *value /= size);
             let (mut diagonal, mut beside) = tridiagonalize(&mut matrix, n);
             let mut vectors = reflections_as_rows(&matrix, n);
             iterate(&mut diagonal, &mut beside, &mut vectors, n)?;
+            diagonal.iter_mut().for_each(|value| *value *= size);
             Some(Eigen { values: diagonal, vectors })
         },
     )
@@ -46,7 +54,8 @@ fn tridiagonalize(matrix: &mut [f64], n: usize) -> (Vec<f64>, Vec<f64>) {
         let v = &mut v[tail..n];
         v.copy_from_slice(&matrix[k * n + tail..(k + 1) * n]);
         let norm = dot(v, v).sqrt();
-        if norm == 0.0 {
+        if norm <= NOTHING {
+            matrix[k * n + tail..(k + 1) * n].fill(0.0);
             continue;
         }
         let pivot = if v[0] > 0.0 { -norm } else { norm };

@@ -185,6 +185,7 @@ proptest! {
         n in 1usize..40,
         seed in 0u64..1000,
         kept in 0usize..40,
+        magnitude in -150i32..100,
     ) {
         // A sum of `kept` squares: rank-deficient whenever `kept` is below `n`.
         let draws = start::normal(&(0..kept.max(1) as u32).collect::<Vec<_>>(), n, n, seed);
@@ -196,7 +197,9 @@ proptest! {
                 }
             }
         }
-        let axes = eigen::decompose(matrix.clone(), n).unwrap();
+        let scaled = matrix.iter().map(|value| value * 10f64.powi(magnitude)).collect();
+        let mut axes = eigen::decompose(scaled, n).unwrap();
+        axes.values.iter_mut().for_each(|value| *value /= 10f64.powi(magnitude));
         for i in 0..n {
             for j in 0..n {
                 let (mut rebuilt, mut product) = (0.0, 0.0);
@@ -232,6 +235,15 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn one_interaction_at_a_high_rank_stays_in_range() {
+    let config = Config { rank: 38, iterations: 100, regularization_exponent: 0.5, ..Config::default() };
+    let factors = run(&csr(2, 1, &[(0, 0, 0.1)]), &config);
+    let of_zeros = f64::from(0.1f32);
+    let found = factors.objective.total();
+    assert!(found < of_zeros, "{found} for {of_zeros}");
 }
 
 #[test]

@@ -40,8 +40,8 @@ pub struct Spec {
     #[serde(default)]
     pub threads: usize,
     /// Memory for SQL sorts and aggregations before they spill to disk.
-    #[serde(default = "default_sql_memory_mib")]
-    pub sql_memory_mib: usize,
+    #[serde(default)]
+    pub sql_memory_mib: Mebibytes,
     /// Where the data is.
     pub inputs: Inputs,
     /// Events to implicit feedback.
@@ -112,6 +112,24 @@ impl Default for Publish {
 #[serde(try_from = "u16")]
 pub struct Buckets(pub u16);
 
+/// Memory, at least 64 MiB.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(try_from = "u32")]
+pub struct Mebibytes(pub u32);
+
+impl Mebibytes {
+    /// The same in bytes.
+    pub fn bytes(self) -> usize {
+        (self.0 as usize) << 20
+    }
+}
+
+impl Default for Mebibytes {
+    fn default() -> Self {
+        Self(1536)
+    }
+}
+
 /// A job's name, fit for a folder's name.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(try_from = "String")]
@@ -172,6 +190,18 @@ impl TryFrom<u16> for Buckets {
     }
 }
 
+impl TryFrom<u32> for Mebibytes {
+    type Error = Error;
+
+    fn try_from(mebibytes: u32) -> Result<Self, Error> {
+        if mebibytes >= 64 {
+            Ok(Self(mebibytes))
+        } else {
+            Err(Error::Value { expected: "expected at least 64 MiB", found: mebibytes.to_string() })
+        }
+    }
+}
+
 impl TryFrom<String> for Name {
     type Error = Error;
 
@@ -196,10 +226,6 @@ impl TryFrom<String> for Date {
             .map(Self)
             .map_err(|_| Error::Value { expected: "expected a date YYYY-MM-DD", found: text })
     }
-}
-
-fn default_sql_memory_mib() -> usize {
-    1536
 }
 
 /// Reads and validates a job file, each `--set` applied in order.

@@ -8,13 +8,27 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::UNIX_EPOCH;
 
+use arrow::array::{Array, ArrayRef, StringArray};
+use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, Field as ArrowField, Schema, SchemaRef, TimeUnit};
 use datafusion::error::DataFusionError;
 use datafusion::prelude::SessionContext;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde::Deserialize;
+
+pub use super::files::SourceFile;
+use super::files::{find, footer, partitions};
+use super::mapping::target;
+
+/// The columns that a room declares it reads of an input.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Contract {
+    /// Those it knows by name.
+    pub fields: Vec<Field>,
+    /// Whether the input's further columns come along under their own names.
+    pub open: bool,
+}
 
 /// One path or several.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
@@ -70,19 +84,6 @@ pub struct Field {
     pub kind: Kind,
     /// Whether the input must have it; where it may be missing, it reads as null.
     pub required: bool,
-}
-
-/// One Parquet file of an input, as its footer says.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SourceFile {
-    /// Where it is.
-    pub path: PathBuf,
-    /// Bytes.
-    pub size: u64,
-    /// When it was last changed, in nanoseconds since 1970.
-    pub modified_ns: u128,
-    /// Rows.
-    pub rows: u64,
 }
 
 /// An input whose files have been found and whose columns have been checked.
@@ -204,6 +205,16 @@ pub enum Error {
         /// This file's type.
         found: DataType,
     },
+    /// A constant cannot become the contract's type.
+    #[error("`constant.{field}`: expected {expected}; found `{found}`")]
+    Constant {
+        /// The contract's column.
+        field: String,
+        /// What would do.
+        expected: &'static str,
+        /// The value given.
+        found: String,
+    },
     /// A mapped column is not part of the contract.
     #[error("`{key}.{field}`: expected one of {}; found `{field}`", known.join(", "))]
     UnknownField {
@@ -298,7 +309,8 @@ impl Config {
 ///
 /// # Errors
 /// See [`Error`].
-pub fn discover(config: &Config, fields: &[Field]) -> Result<Input, Error> {
+pub fn discover(config: &Config, contract: &Contract) -> Result<Input, Error> {
+    let fields = &contract.fields;
     for (key, names) in [
         ("columns", config.columns.keys().collect::<Vec<_>>()),
         ("constant", config.constant.keys().collect()),
@@ -306,6 +318,15 @@ pub fn discover(config: &Config, fields: &[Field]) -> Result<Input, Error> {
         if let Some(name) = names.into_iter().find(|name| fields.iter().all(|field| field.name != **name)) {
             let known = fields.iter().map(|field| field.name.clone()).collect();
             return Err(Error::UnknownField { key, field: name.clone(), known });
+        }
+    }
+    for (name, value) in &config.constant {
+        let Some(field) = fields.iter().find(|field| field.name == *name) else { continue };
+        let value: ArrayRef = Arc::new(StringArray::from(vec![value.as_str()]));
+        let strict = CastOptions { safe: false, ..CastOptions::default() };
+        if cast_with_options(&value, &target(field.kind, value.data_type()), &strict).is_err() {
+            let (field, expected) = (name.clone(), field.kind.expected());
+            return Err(Error::Constant { field, expected, found: config.constant[name].clone() });
         }
     }
     let mut files = Vec::new();
@@ -341,14 +362,16 @@ pub fn discover(config: &Config, fields: &[Field]) -> Result<Input, Error> {
             match known {
                 None => columns.push(Column::new(field)),
                 Some(column) => {
-                    column.meet(&path, field, input.sql.is_some() || needed.contains(&column.name))?
+                    let read = contract.open || input.sql.is_some() || needed.contains(&column.name);
+                    column.meet(&path, field, read)?
                 }
             }
         }
         input.files.push(file);
     }
-    let kept =
-        columns.into_iter().filter_map(|column| Some(ArrowField::new(column.name, column.found?, true)));
+    let kept = columns
+        .into_iter()
+        .filter_map(|column| Some(ArrowField::new(column.name, unified(&column.found?), true)));
     input.schema = Arc::new(Schema::new(kept.collect::<Vec<_>>()));
     if input.sql.is_none() {
         let schema = input.schema.clone();
@@ -470,75 +493,9 @@ fn unified(found: &DataType) -> DataType {
     }
 }
 
-/// A `file://` URL, with every character that a URL or a glob would interpret escaped.
-pub fn file_url(path: &Path) -> String {
-    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    let url = if path.is_dir() {
-        url::Url::from_directory_path(&absolute)
-    } else {
-        url::Url::from_file_path(&absolute)
-    };
-    url.map_or_else(|()| absolute.display().to_string(), String::from)
-}
-
-fn find(path: &str) -> Result<Vec<PathBuf>, Error> {
-    let file = url::Url::parse(path).ok().filter(|url| url.scheme() == "file");
-    if let Some(local) = file.and_then(|url| url.to_file_path().ok()) {
-        return find(&local.to_string_lossy());
-    }
-    if let Some((scheme, _)) = path.split_once("://") {
-        return Err(Error::Scheme { path: path.to_owned(), scheme: scheme.to_owned() });
-    }
-    let direct = Path::new(path);
-    let mut found = Vec::new();
-    if direct.exists() {
-        walk(direct, true, &mut found)?;
-    } else {
-        let pattern = glob::glob(path).map_err(|source| Error::Pattern { path: path.to_owned(), source })?;
-        for entry in pattern {
-            let entry =
-                entry.map_err(|error| Error::Io { path: error.path().to_owned(), source: error.into() })?;
-            walk(&entry, true, &mut found)?;
-        }
-    }
-    if found.is_empty() {
-        return Err(Error::Missing { path: path.to_owned() });
-    }
-    Ok(found)
-}
-
-/// Files named outright are taken as they are; inside folders only visible `*.parquet` files are,
-/// since writers leave markers, checksums and temporary folders beside them.
-fn walk(path: &Path, named: bool, found: &mut Vec<PathBuf>) -> Result<(), Error> {
-    let io = |source| Error::Io { path: path.to_owned(), source };
-    if path.is_dir() {
-        for entry in std::fs::read_dir(path).map_err(io)? {
-            let entry = entry.map_err(io)?;
-            let hidden = entry.file_name().to_string_lossy().starts_with(['.', '_']);
-            if !hidden {
-                walk(&entry.path(), false, found)?;
-            }
-        }
-    } else if named || path.extension().is_some_and(|extension| extension == "parquet") {
-        found.push(path.to_owned());
-    }
-    Ok(())
-}
-
-fn footer(path: &Path) -> Result<(SourceFile, Schema), Error> {
-    let io = |source| Error::Io { path: path.to_owned(), source };
-    let file = File::open(path).map_err(io)?;
-    let facts = file.metadata().map_err(io)?;
-    let reader = ParquetRecordBatchReaderBuilder::try_new(file)
-        .map_err(|source| Error::Footer { path: path.to_owned(), source })?;
-    let rows = reader.metadata().file_metadata().num_rows().max(0) as u64;
-    let modified_ns = facts
-        .modified()
-        .ok()
-        .and_then(|time| time.duration_since(UNIX_EPOCH).ok())
-        .map_or(0, |since| since.as_nanos());
-    let file = SourceFile { path: path.to_owned(), size: facts.len(), modified_ns, rows };
-    Ok((file, reader.schema().as_ref().clone()))
+/// A column's type, `Null` where nothing is known of it.
+fn nullable(found: &DataType) -> DataType {
+    if *found == DataType::Null { DataType::Null } else { unified(found) }
 }
 
 /// One column as the files so far have it.
@@ -550,13 +507,13 @@ struct Column {
 
 impl Column {
     fn new(field: &ArrowField) -> Self {
-        Self { name: field.name().clone(), found: Some(unified(field.data_type())) }
+        Self { name: field.name().clone(), found: Some(nullable(field.data_type())) }
     }
 
     /// Takes in another file's type: nulls yield, integers and moments widen, else both must be one.
     fn meet(&mut self, path: &Path, field: &ArrowField, needed: bool) -> Result<(), Error> {
         let Some(own) = self.found.take() else { return Ok(()) };
-        let other = unified(field.data_type());
+        let other = nullable(field.data_type());
         let small = |t: &DataType| t.is_integer() && *t != DataType::UInt64;
         let number = |t: &DataType| t.is_floating() || small(t);
         self.found = match (&own, &other) {
@@ -575,21 +532,4 @@ impl Column {
         }
         Ok(())
     }
-}
-
-/// The hive partition columns (`key=value` folders) that every file's path has, in its order.
-fn partitions(files: &[PathBuf]) -> Vec<String> {
-    let keys = |file: &PathBuf| partition_values(file).into_iter().map(|(key, _)| key).collect::<Vec<_>>();
-    let mut files = files.iter();
-    let Some(first) = files.next().map(keys) else { return Vec::new() };
-    if files.all(|file| keys(file) == first) { first } else { Vec::new() }
-}
-
-/// What a file's path says: the `key=value` folders it lies in.
-pub(super) fn partition_values(file: &Path) -> Vec<(String, String)> {
-    let folders = file.parent().into_iter().flat_map(Path::components);
-    folders
-        .filter_map(|part| part.as_os_str().to_str()?.split_once('='))
-        .map(|(key, value)| (key.to_owned(), value.to_owned()))
-        .collect()
 }

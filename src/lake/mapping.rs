@@ -3,32 +3,40 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Schema, TimeUnit};
+use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
 use datafusion::common::Column;
 use datafusion::dataframe::DataFrame;
 use datafusion::error::DataFusionError;
 use datafusion::prelude::{Expr, ParquetReadOptions, SessionContext, cast, lit, when};
 
-use super::input::{Error, Field, Input, Kind, file_url, partition_values};
+use super::files::{partition_values, url};
+use super::input::{self, Contract, Error, Input, Kind};
 
 /// The rows of an input's files, or of its source statement over them.
 pub(super) async fn source(session: &SessionContext, name: &str, input: &Input) -> Result<DataFrame, Error> {
     let failed = |source| Error::Register { name: name.to_owned(), source: Box::new(source) };
+    // A cast of strings to views goes missing where a plan with a union is rearranged; read as views,
+    // they need none.
+    let as_read = |field: &Arc<Field>| match field.data_type() {
+        DataType::Utf8 | DataType::LargeUtf8 => field.as_ref().clone().with_data_type(DataType::Utf8View),
+        _ => field.as_ref().clone(),
+    };
+    let schema = Schema::new(input.schema.fields().iter().map(as_read).collect::<Vec<_>>());
     let read = async |files: Vec<String>| {
         // Exactly the files that were checked, and each with the columns that all of them make up.
-        let options = ParquetReadOptions::default().file_extension("").schema(&input.schema);
+        let options = ParquetReadOptions::default().file_extension("").schema(&schema);
         session.read_parquet(files, options).await
     };
     let frame = if input.reads_partitions() {
         let mut groups: BTreeMap<Vec<(String, String)>, Vec<String>> = BTreeMap::new();
         for file in &input.files {
-            groups.entry(partition_values(&file.path)).or_default().push(file_url(&file.path));
+            groups.entry(partition_values(&file.path)).or_default().push(url(&file.path));
         }
         let mut all: Option<DataFrame> = None;
         for (values, files) in groups {
             let mut frame = read(files).await.map_err(failed)?;
             for (key, value) in values.into_iter().filter(|(key, _)| input.partitions.contains(key)) {
-                frame = frame.with_column(&key, lit(value)).map_err(failed)?;
+                frame = frame.with_column(&key, cast(lit(value), DataType::Utf8View)).map_err(failed)?;
             }
             all = Some(match all {
                 Some(all) => all.union(frame).map_err(failed)?,
@@ -37,7 +45,7 @@ pub(super) async fn source(session: &SessionContext, name: &str, input: &Input) 
         }
         all.ok_or_else(|| Error::Missing { path: input.config.paths().join(", ") })?
     } else {
-        read(input.files.iter().map(|file| file_url(&file.path)).collect()).await.map_err(failed)?
+        read(input.files.iter().map(|file| url(&file.path)).collect()).await.map_err(failed)?
     };
     let Some(statement) = &input.sql else { return Ok(frame) };
     let path = input.config.sql.clone().unwrap_or_default();
@@ -47,25 +55,32 @@ pub(super) async fn source(session: &SessionContext, name: &str, input: &Input) 
     session.sql(statement).await.map_err(failed)
 }
 
-/// Registers the input under `name`, its columns mapped and cast onto `fields`.
+/// Registers the input under `name`, its columns mapped and cast onto the contract's.
 pub(super) async fn register(
     session: &SessionContext,
     name: &str,
     input: &Input,
-    fields: &[Field],
+    contract: &Contract,
 ) -> Result<(), super::Error> {
     let failed = |source| Error::Register { name: name.to_owned(), source: Box::new(source) };
     let frame = source(session, name, input).await?;
     let schema = frame.schema().as_arrow().clone();
-    let columns: Vec<Expr> =
+    let fields = &contract.fields;
+    let mut columns: Vec<Expr> =
         fields.iter().map(|field| mapped(input, field, &schema)).collect::<Result<_, _>>().map_err(failed)?;
+    if contract.open {
+        let known =
+            |name: &String| fields.iter().any(|field| field.name == *name || input.column(field) == *name);
+        let further = schema.fields().iter().map(|field| field.name()).filter(|name| !known(name));
+        columns.extend(further.map(|name| Expr::Column(Column::from_name(name))));
+    }
     let frame = frame.select(columns).map_err(failed)?;
     session.deregister_table(name).map_err(failed)?;
     session.register_table(name, frame.into_view()).map_err(failed)?;
     Ok(())
 }
 
-fn mapped(input: &Input, field: &Field, schema: &Schema) -> Result<Expr, DataFusionError> {
+fn mapped(input: &Input, field: &input::Field, schema: &Schema) -> Result<Expr, DataFusionError> {
     let name = &field.name;
     if let Some(value) = input.config.constant.get(name) {
         return Ok(cast(lit(value.clone()), target(field.kind, &DataType::Utf8)).alias(name));
@@ -92,7 +107,7 @@ fn mapped(input: &Input, field: &Field, schema: &Schema) -> Result<Expr, DataFus
     Ok(cast(value, target(field.kind, found)).alias(name))
 }
 
-fn target(kind: Kind, found: &DataType) -> DataType {
+pub(super) fn target(kind: Kind, found: &DataType) -> DataType {
     match kind {
         // Hashed ids use all 64 bits, which no signed integer holds.
         Kind::Id if *found == DataType::UInt64 => DataType::Decimal128(20, 0),

@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
+use datafusion::common::plan_err;
 use datafusion::dataframe::DataFrame;
 use datafusion::error::DataFusionError;
 use datafusion::execution::context::SQLOptions;
@@ -25,8 +26,10 @@ use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::prelude::{ParquetReadOptions, SessionConfig, SessionContext};
 use datafusion::scalar::ScalarValue;
+use datafusion::sql::parser::DFParser;
 use futures::StreamExt;
 
+mod files;
 pub mod input;
 mod mapping;
 pub mod table;
@@ -38,13 +41,15 @@ pub struct Config {
     pub threads: usize,
     /// The pool for sorts, joins and aggregations, in bytes.
     pub memory_bytes: usize,
-    /// Where sorts and aggregations spill.
-    pub spill_dir: PathBuf,
+    /// Where sorts and aggregations spill; nowhere, they fail instead.
+    pub spill_dir: Option<PathBuf>,
 }
 
 /// A value bound to a `$name` in a statement.
 #[derive(Clone, Debug)]
 pub enum Param {
+    /// True or false.
+    Bool(bool),
     /// A 64-bit integer.
     Int(i64),
     /// A 64-bit float.
@@ -114,35 +119,40 @@ impl Lake {
             .thread_name("lake")
             .build()
             .map_err(Error::Runtime)?;
+        let spill = match &config.spill_dir {
+            Some(folder) => DiskManagerMode::Directories(vec![folder.clone()]),
+            None => DiskManagerMode::Disabled,
+        };
         let environment = RuntimeEnvBuilder::new()
             .with_memory_pool(Arc::new(FairSpillPool::new(config.memory_bytes)))
-            .with_disk_manager_builder(
-                DiskManagerBuilder::default()
-                    .with_mode(DiskManagerMode::Directories(vec![config.spill_dir.clone()])),
-            )
+            .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(spill))
             .build_arc()
             .map_err(|source| Error::Session(Box::new(source)))?;
         let settings = SessionConfig::new()
             .with_target_partitions(config.threads)
             .with_batch_size(8192)
+            // Without statistics no plan turns a join round: the left side is held, the right one streams.
+            .with_repartition_joins(false)
             .with_information_schema(true)
             // A column of one value and NaNs has equal bounds, and would be folded into the one value.
             .with_collect_statistics(false)
+            // What a join learns of its held side is compared, in scans, with columns of another string type.
+            .set_bool("datafusion.optimizer.enable_join_dynamic_filter_pushdown", false)
             .set_bool("datafusion.sql_parser.enable_ident_normalization", true);
         Ok(Self { runtime, session: SessionContext::new_with_config_rt(settings, environment) })
     }
 
-    /// Registers an input under `name`, with the columns `fields` declares, in their order.
+    /// Registers an input under `name`, with the columns that the contract declares, in their order.
     ///
     /// # Errors
-    /// If the input's own SQL fails, or its result does not fit `fields`.
+    /// If the input's own SQL fails, or its result does not fit the contract.
     pub fn register_input(
         &self,
         name: &str,
         input: &input::Input,
-        fields: &[input::Field],
+        contract: &input::Contract,
     ) -> Result<(), Error> {
-        self.runtime.block_on(mapping::register(&self.session, name, input, fields))
+        self.runtime.block_on(mapping::register(&self.session, name, input, contract))
     }
 
     /// Registers one Parquet file that an earlier statement wrote.
@@ -153,7 +163,7 @@ impl Lake {
         let failed = |source| Error::Sql { statement: name.to_owned(), source: Box::new(source) };
         self.runtime.block_on(async {
             self.session.deregister_table(name).map_err(failed)?;
-            let url = input::file_url(path);
+            let url = files::url(path);
             let extension = if path.is_dir() { ".parquet" } else { "" };
             let options = ParquetReadOptions::default().file_extension(extension);
             self.session.register_parquet(name, url, options).await.map_err(failed)
@@ -181,6 +191,28 @@ impl Lake {
         self.session.deregister_table(view).map_err(failed)?;
         self.session.register_table(view, frame.into_view()).map_err(failed)?;
         Ok(())
+    }
+
+    /// The names of a table's columns.
+    ///
+    /// # Errors
+    /// If there is no such table.
+    pub fn columns(&self, table: &str) -> Result<Vec<String>, Error> {
+        let failed = |source| Error::Sql { statement: table.to_owned(), source: Box::new(source) };
+        let frame = self.runtime.block_on(self.session.table(table)).map_err(failed)?;
+        Ok(frame.schema().fields().iter().map(|field| field.name().clone()).collect())
+    }
+
+    /// Whether a text is one SQL statement; what it names is not looked for.
+    ///
+    /// # Errors
+    /// If it does not parse.
+    pub fn parse(&self, statement: &str, sql: &str) -> Result<(), Error> {
+        let parsed = DFParser::parse_sql(sql).and_then(|statements| match statements.len() {
+            1 => Ok(()),
+            found => plan_err!("expected one statement; found {found}"),
+        });
+        parsed.map_err(|source| Error::Sql { statement: statement.to_owned(), source: Box::new(source) })
     }
 
     /// Runs a statement and collects its rows.
@@ -256,6 +288,7 @@ impl Lake {
 impl Param {
     fn scalar(&self) -> ScalarValue {
         match self {
+            Self::Bool(value) => ScalarValue::Boolean(Some(*value)),
             Self::Int(value) => ScalarValue::Int64(Some(*value)),
             Self::Float(value) => ScalarValue::Float64(Some(*value)),
             Self::Text(value) => ScalarValue::Utf8(Some(value.clone())),

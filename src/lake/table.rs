@@ -12,7 +12,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::arrow::{ArrowWriter, ProjectionMask};
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
-use parquet::file::metadata::{KeyValue, SortingColumn};
+use parquet::file::metadata::SortingColumn;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 
@@ -23,8 +23,6 @@ pub struct Layout {
     pub sorted_by: Vec<String>,
     /// Columns that get a bloom filter, for look-ups of one key.
     pub bloom: Vec<String>,
-    /// Key-value pairs recorded in the footer.
-    pub metadata: Vec<(String, String)>,
 }
 
 /// What a finished file holds.
@@ -135,16 +133,13 @@ fn properties(schema: &Schema, layout: &Layout) -> Result<WriterProperties, Parq
             Ok(SortingColumn { column_idx, descending: false, nulls_first: false })
         })
         .collect::<Result<_, ArrowError>>()?;
-    let metadata =
-        layout.metadata.iter().map(|(key, value)| KeyValue::new(key.clone(), value.clone())).collect();
     let mut properties = WriterProperties::builder()
         .set_created_by(concat!("lamplighter ", env!("CARGO_PKG_VERSION")).to_owned())
         .set_compression(Compression::ZSTD(ZstdLevel::default()))
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
         .set_data_page_row_count_limit(PAGE_ROWS)
         .set_statistics_enabled(EnabledStatistics::Page)
-        .set_sorting_columns(Some(sorting))
-        .set_key_value_metadata(Some(metadata));
+        .set_sorting_columns(Some(sorting));
     for name in &layout.bloom {
         properties = properties.set_column_bloom_filter_enabled(ColumnPath::from(name.as_str()), true);
     }

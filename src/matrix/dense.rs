@@ -68,9 +68,4 @@ impl Dense {
     pub fn values_mut(&mut self) -> &mut [f32] {
         &mut self.values
     }
-
-    /// The buffer, row after row.
-    pub fn into_vec(self) -> Vec<f32> {
-        self.values
-    }
 }

@@ -61,7 +61,9 @@ impl TryFrom<Raw> for Config {
             return Err(InvalidConfig { key: "shrinkage", expected, found });
         }
         Ok(Self {
-            top_k: at_least("top_k", "at least 1", raw.top_k, 1)?,
+            top_k: usize::try_from(raw.top_k).ok().filter(|k| (1..=10_000).contains(k)).ok_or_else(|| {
+                InvalidConfig { key: "top_k", expected: "1 to 10000", found: raw.top_k.to_string() }
+            })?,
             shrinkage: raw.shrinkage,
             max_basket: at_least("max_basket", "at least 2", raw.max_basket, 2)?,
         })

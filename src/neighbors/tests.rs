@@ -167,7 +167,7 @@ fn shapes_and_signs_are_refused_with_their_place() {
 #[test]
 fn a_bad_key_is_named_with_what_was_expected() {
     let refused = |text: &str| toml::from_str::<Config>(text).unwrap_err().to_string();
-    assert!(refused("top_k = 0").contains("`neighbors.top_k`: expected at least 1; found 0"));
+    assert!(refused("top_k = 0").contains("`neighbors.top_k`: expected 1 to 10000; found 0"));
     assert!(refused("max_basket = -3").contains("`neighbors.max_basket`: expected at least 2; found -3"));
     assert!(refused("shrinkage = nan").contains("`neighbors.shrinkage`: expected a finite number"));
     assert!(refused("shrinkge = 1.0").contains("shrinkge"));

@@ -3,7 +3,11 @@
 use crate::error::Error;
 use crate::job::Job;
 use crate::lake::input::{self, Input};
+use crate::lake::{self, Lake};
 use crate::{behavior, catalog};
+
+/// Statements are planned over no row: hardly any memory.
+const PLANNING_BYTES: usize = 16 << 20;
 
 /// A job's inputs, found and checked.
 pub(super) struct Inputs {
@@ -40,15 +44,15 @@ pub(super) fn inputs(job: &Job) -> Result<Inputs, Error> {
     let spec = &job.spec;
     let refused = |input| move |source| Error::Input { input, source };
     let events =
-        input::discover(&spec.inputs.events, &behavior::event_fields()).map_err(refused("events"))?;
+        input::discover(&spec.inputs.events, &behavior::event_contract()).map_err(refused("events"))?;
     let items = spec.inputs.items.as_ref().map(|config| {
-        let fields = catalog::item_fields(config.text.as_deref());
-        input::discover(config, &fields).map_err(refused("items"))
+        let contract = catalog::item_contract(config.text.as_deref());
+        input::discover(config, &contract).map_err(refused("items"))
     });
     let items = items.transpose()?;
     let users = spec.inputs.users.as_ref();
     let users =
-        users.map(|config| input::discover(config, &behavior::user_fields()).map_err(refused("users")));
+        users.map(|config| input::discover(config, &behavior::user_contract()).map_err(refused("users")));
     let users = users.transpose()?;
     for (column, input, other) in [("item_id", "items", &items), ("user_id", "users", &users)] {
         let Some(other) = other else { continue };
@@ -59,7 +63,12 @@ pub(super) fn inputs(job: &Job) -> Result<Inputs, Error> {
         }
     }
     spec.linear.check()?;
-    spec.behavior.check_statements().map_err(Error::Behavior)?;
+    let lake = Lake::open(&lake::Config { threads: 1, memory_bytes: PLANNING_BYTES, spill_dir: None })?;
+    if let Some(items) = &items {
+        let text = spec.inputs.items.as_ref().and_then(|items| items.text.as_deref());
+        catalog::check(&lake, items, text, &spec.catalog).map_err(Error::Catalog)?;
+    }
+    spec.behavior.check_statements(&lake).map_err(Error::Behavior)?;
     if let (Some(encoder), true) = (&spec.encoder, items.is_some()) {
         encoder.check().map_err(Error::Model)?;
     }

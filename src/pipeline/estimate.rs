@@ -51,7 +51,7 @@ pub fn plan(job: &Job, options: &Options) -> Result<String, Error> {
     let rank = spec.factors.rank as f64;
     let sweep_flops = 12.0 * events as f64 * rank + 2.0 * n_items * rank * rank;
     let factorize_s = 2.0 * spec.factors.iterations as f64 * sweep_flops / 20e9;
-    let sql_mib = spec.sql_memory_mib as f64 + 300.0;
+    let sql_mib = f64::from(spec.sql_memory_mib.0) + 300.0;
     let dims = rank + if encode_s > 0.0 { 384.0 } else { 0.0 };
     let model_mib = n_items * dims * 4.0 * 4.0 / 1_048_576.0 + events as f64 * 24.0 / 1_048_576.0 + 300.0;
     text += &format!(

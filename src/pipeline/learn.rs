@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::error::Error;
 use crate::learning::{self, Group};
 use crate::matrix::Csr;
-use crate::ranking::{self, List, N_SOURCES, Source, Weights};
+use crate::ranking::{self, List, Source, Weights};
 
 use super::rank::{Learned, USERS_AT_A_TIME, retrieve};
 use super::stages::{Night, Report};
@@ -35,10 +35,10 @@ impl Night<'_> {
             if groups.is_empty() {
                 return Ok(Report { facts: json!({}), note: "no user to learn from".to_owned() });
             }
-            let found = learning::learn(&groups, N_SOURCES, &night.job.spec.learning);
             let present = learned.present();
+            let found = learning::learn(&groups, present.len(), &night.job.spec.learning);
             let named = |values: &dyn Fn(usize) -> f64| -> BTreeMap<&str, f64> {
-                present.iter().map(|source| (source.name(), values(*source as usize))).collect()
+                present.iter().enumerate().map(|(at, source)| (source.name(), values(at))).collect()
             };
             let weights = named(&|at| f64::from(found.weights[at]));
             let shown: Vec<String> = weights
@@ -87,10 +87,10 @@ impl Night<'_> {
         users.sort_by_key(|user| (draw(seed, *user), *user));
         users.truncate(config.users);
         users.sort_unstable();
-        let alone = learned
-            .present()
-            .into_iter()
-            .map(|source| ranking::fuse(learned.sources(&eligible), &Weights::alone(source)))
+        let present = learned.present();
+        let alone = present
+            .iter()
+            .map(|source| ranking::fuse(learned.sources(&eligible), &Weights::alone(*source)))
             .collect::<Result<Vec<_>, _>>()?;
         let all = ranking::fuse(learned.sources(&eligible), &Weights::alike())?;
         let mut groups = Vec::with_capacity(users.len());
@@ -112,7 +112,10 @@ impl Night<'_> {
             for (user, rows) in some.iter().zip(all.explain(some, &lists)) {
                 let wanted = truth.row(*user as usize).0;
                 groups.push(Group {
-                    scores: rows.iter().flat_map(|row| row.contributions).collect(),
+                    scores: rows
+                        .iter()
+                        .flat_map(|row| present.iter().map(|source| row.contributions[*source as usize]))
+                        .collect(),
                     relevant: rows.iter().map(|row| wanted.binary_search(&row.item).is_ok()).collect(),
                     n_relevant: wanted.len(),
                 });

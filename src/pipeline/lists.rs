@@ -11,6 +11,7 @@ use arrow::array::{
 };
 use arrow::buffer::NullBuffer;
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
+use arrow::util::display::array_value_to_string;
 
 use polars::prelude::DataFrame;
 
@@ -48,9 +49,10 @@ impl IdColumn {
 
     /// The id as text, for people.
     pub(super) fn text(&self, at: usize) -> String {
-        match self.ids.as_string_opt::<i32>() {
-            Some(ids) => ids.value(at).to_owned(),
-            None => self.ids.as_primitive::<Int64Type>().value(at).to_string(),
+        match (self.ids.as_string_opt::<i32>(), self.ids.as_primitive_opt::<Int64Type>()) {
+            (Some(ids), _) => ids.value(at).to_owned(),
+            (_, Some(ids)) => ids.value(at).to_string(),
+            _ => array_value_to_string(&self.ids, at).unwrap_or_default(),
         }
     }
 }

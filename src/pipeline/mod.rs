@@ -13,7 +13,7 @@
 
 use std::time::{Duration, Instant};
 
-use chrono::{Local, NaiveDate};
+use chrono::{NaiveDate, Utc};
 
 use crate::error::Error;
 use crate::job::Job;
@@ -55,7 +55,7 @@ pub const STAGES: [&str; 10] = [
 /// What a run is asked for beside its job.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// The run date; the job's, or today, where it is not given.
+    /// The run date; the job's, or today (UTC), where it is not given.
     pub date: Option<NaiveDate>,
     /// The last stage to run.
     pub until_stage: Option<String>,
@@ -160,7 +160,7 @@ pub fn use_threads(threads: usize) {
 }
 
 fn run_date(job: &Job, options: &Options) -> NaiveDate {
-    options.date.or(job.spec.date.map(|date| date.0)).unwrap_or_else(|| Local::now().date_naive())
+    options.date.or(job.spec.date.map(|date| date.0)).unwrap_or_else(|| Utc::now().date_naive())
 }
 
 /// One output has one `CURRENT`: two jobs there would take it from each other night after night.

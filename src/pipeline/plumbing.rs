@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt32Array};
 use arrow::compute::{SortOptions, cast, sort_to_indices, take};
-use arrow::datatypes::{DataType, Float32Type, UInt32Type};
+use arrow::datatypes::{DataType, Float32Type, SchemaRef, UInt32Type};
 
 use crate::error::Error;
 use crate::lake::table::{self, Layout};
@@ -53,8 +53,8 @@ pub struct Retrieve {
     pub queries: PathBuf,
     /// Parquet with ids and vectors.
     pub items: PathBuf,
-    /// Items a query.
-    pub k: usize,
+    /// Items a query; ranks are 16 bits wide.
+    pub k: u16,
     /// Parquet to write.
     pub out: PathBuf,
 }
@@ -117,7 +117,9 @@ pub fn factorize(task: &Factorize, on_event: &mut dyn FnMut(Event)) -> Result<St
     let rows = lake::read(&task.input, &[&user, &item, "weight"])?;
     let (user_ids, user_idx) = indexed(&task.input, &user, rows.column(0))?;
     let (item_ids, item_idx) = indexed(&task.input, &item, rows.column(1))?;
+    no_nulls(&task.input, "weight", rows.column(2))?;
     let weights = cast(rows.column(2), &DataType::Float32)?;
+    no_nulls(&task.input, "weight", &weights)?;
     let weights = weights.as_primitive::<Float32Type>().values();
     let interactions =
         Csr::from_coordinates(user_ids.len(), item_ids.len(), user_idx.values(), item_idx.values(), weights)?;
@@ -168,7 +170,7 @@ pub fn retrieve(task: &Retrieve, on_event: &mut dyn FnMut(Event)) -> Result<Stri
             seen: None,
             sparse: None,
             exclude_self: false,
-            top_k: task.k,
+            top_k: task.k.into(),
         };
         let found = retrieval::retrieve(&request, &mut |progress| {
             let (done, of) = ((start + progress.done) as u64, n_queries as u64);
@@ -206,8 +208,28 @@ pub fn retrieve(task: &Retrieve, on_event: &mut dyn FnMut(Event)) -> Result<Stri
 /// is held before it is written.
 const RETRIEVE_BLOCK: usize = 16 * 1024;
 
+/// The columns of an input, which may not be there or not be what its name says.
+fn schema_of(path: &Path) -> Result<SchemaRef, Error> {
+    lake::columns(path).map_err(|error| {
+        let cause = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
+        Error::Table { path: path.to_owned(), expected: "a Parquet file".to_owned(), found: cause }
+    })
+}
+
 fn columns_of(path: &Path) -> Result<Vec<String>, Error> {
-    Ok(lake::columns(path)?.fields().iter().map(|field| field.name().clone()).collect())
+    Ok(schema_of(path)?.fields().iter().map(|field| field.name().clone()).collect())
+}
+
+/// Refuses a column with nulls.
+fn no_nulls(path: &Path, name: &str, column: &ArrayRef) -> Result<(), Error> {
+    if column.null_count() == 0 {
+        return Ok(());
+    }
+    Err(Error::Table {
+        path: path.to_owned(),
+        expected: format!("no null in `{name}`"),
+        found: format!("{} nulls", column.null_count()),
+    })
 }
 
 fn require(path: &Path, columns: &[String], name: &str) -> Result<(), Error> {
@@ -237,17 +259,11 @@ fn entity(path: &Path, columns: &[String], side: &str) -> Result<String, Error> 
 /// Ids by index and each row's index. Indices stay as they are, so that entities without a row keep
 /// theirs; ids are numbered in ascending order.
 fn indexed(path: &Path, name: &str, column: &ArrayRef) -> Result<(ArrayRef, UInt32Array), Error> {
-    if column.null_count() > 0 {
-        return Err(Error::Table {
-            path: path.to_owned(),
-            expected: format!("no null in `{name}`"),
-            found: format!("{} nulls", column.null_count()),
-        });
-    }
+    no_nulls(path, name, column)?;
     if name.ends_with("_idx") {
         let idx = cast(column, &DataType::UInt32)?.as_primitive::<UInt32Type>().clone();
-        if idx.null_count() > 0 {
-            let expected = format!("`{name}` from 0 to 4294967295");
+        if idx.null_count() > 0 || idx.values().contains(&u32::MAX) {
+            let expected = format!("`{name}` from 0 to 4294967294");
             return Err(Error::Table { path: path.to_owned(), expected, found: "values outside".to_owned() });
         }
         let n = idx.values().iter().max().map_or(0, |last| last + 1);
@@ -304,7 +320,7 @@ fn write_vectors(
 
 /// The one id column and the one vector column of a file.
 fn read_vectors(path: &Path) -> Result<(String, ArrayRef, Dense), Error> {
-    let schema = lake::columns(path)?;
+    let schema = schema_of(path)?;
     let is_vector = |kind: &DataType| matches!(kind, DataType::FixedSizeList(item, _) if *item.data_type() == DataType::Float32);
     let vector = schema.fields().iter().find(|field| is_vector(field.data_type()));
     let id = schema.fields().iter().find(|field| !field.data_type().is_nested());

@@ -11,7 +11,7 @@ use super::history::History;
 use super::lists::{self, IdColumn};
 
 /// The segment of everybody.
-const ALL: &str = "all";
+use crate::behavior::EVERYBODY;
 
 /// The list of a user without history: the most popular items, scored `ln(1 + decayed weight)`.
 pub(super) fn list(history: &History, eligible: &[bool], top_k: usize) -> Vec<Ranked> {
@@ -44,7 +44,7 @@ pub(super) fn write(
     let segments = history.segment_names.iter().enumerate();
     let mut named: Vec<(&str, Vec<f32>)> =
         segments.map(|(segment, name)| (name.as_str(), weights(history, Some(segment)))).collect();
-    named.push((ALL, weights(history, None)));
+    named.push((EVERYBODY, weights(history, None)));
     named.sort_by_key(|(name, _)| *name);
     let (mut segments, mut lengths, mut listed, mut scores) =
         (Vec::new(), Vec::new(), Vec::new(), Vec::new());
@@ -69,7 +69,6 @@ pub(super) fn write(
     let layout = Layout {
         sorted_by: vec!["segment".to_owned(), "rank".to_owned()],
         bloom: vec!["segment".to_owned()],
-        ..Layout::default()
     };
     let path = folder.join("popular_items/part.parquet");
     let mut writer = table::Writer::create(&path, rows.schema(), &layout).map_err(lake::Error::from)?;

@@ -241,7 +241,6 @@ impl Night<'_> {
         let layout = Layout {
             sorted_by: vec!["query".to_owned(), "rank".to_owned()],
             bloom: vec!["query".to_owned()],
-            ..Layout::default()
         };
         let query_ids = IdColumn::new(ids.queries.clone(), arrow::datatypes::DataType::Utf8);
         let block = |queries_at: std::ops::Range<usize>| {
@@ -391,7 +390,6 @@ impl BucketWriters {
         let layout = Layout {
             sorted_by: vec!["user_id".to_owned(), "rank".to_owned()],
             bloom: vec!["user_id".to_owned()],
-            ..Layout::default()
         };
         Ok(table::Writer::create(&path, rows.schema(), &layout).map_err(lake::Error::from)?)
     }

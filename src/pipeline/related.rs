@@ -182,7 +182,6 @@ fn write_similar_items(folder: &Path, items: &IdColumn, relations: &[Relation]) 
     let layout = Layout {
         sorted_by: vec!["item_id".to_owned(), "relation".to_owned(), "rank".to_owned()],
         bloom: vec!["item_id".to_owned()],
-        ..Layout::default()
     };
     let path = folder.join("similar_items/part.parquet");
     let mut writer =
@@ -243,11 +242,7 @@ fn write_profiles(
     }
     let nullable = ["first_time", "last_time", "price_low", "price_high", "embedding"];
     let rows = lists::batch(columns, &nullable)?;
-    let layout = Layout {
-        sorted_by: vec!["user_id".to_owned()],
-        bloom: vec!["user_id".to_owned()],
-        ..Layout::default()
-    };
+    let layout = Layout { sorted_by: vec!["user_id".to_owned()], bloom: vec!["user_id".to_owned()] };
     let path = folder.join("user_profiles/part.parquet");
     let mut writer = table::Writer::create(&path, rows.schema(), &layout).map_err(lake::Error::from)?;
     writer.write(&rows).map_err(lake::Error::from)?;

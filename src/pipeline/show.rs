@@ -168,8 +168,8 @@ impl Shelf {
         let folder = job.spec.output.join(&current.path);
         let lake = Lake::open(&lake::Config {
             threads: job.spec.threads,
-            memory_bytes: job.spec.sql_memory_mib << 20,
-            spill_dir: std::env::temp_dir(),
+            memory_bytes: job.spec.sql_memory_mib.bytes(),
+            spill_dir: Some(std::env::temp_dir()),
         })?;
         let mut tables: Vec<(String, PathBuf)> = Vec::new();
         let manifest = publish::read_manifest(&folder)?;

@@ -147,8 +147,8 @@ impl<'a> Night<'a> {
                 let spec = &self.job.spec;
                 Ok(Lake::open(&lake::Config {
                     threads: spec.threads,
-                    memory_bytes: spec.sql_memory_mib << 20,
-                    spill_dir: self.run.scratch()?,
+                    memory_bytes: spec.sql_memory_mib.bytes(),
+                    spill_dir: Some(self.run.scratch()?),
                 })?)
             }
         }
@@ -297,6 +297,12 @@ impl<'a> Night<'a> {
         } else if !facts.deduplicated {
             self.warn("event times carry no time of day: equal rows are kept as repeats, not rejected as duplicates".to_owned());
         }
+        if facts.n_unnamed_users + facts.n_repeated_users > 0 {
+            self.warn(format!(
+                "of the users' table {} rows have no user_id and {} repeat one; none of them adds a user",
+                facts.n_unnamed_users, facts.n_repeated_users
+            ));
+        }
         self.manifest.events =
             Rows { read: facts.read, kept: facts.kept, rejected: facts.rejected, excluded: facts.excluded };
         Ok(())
@@ -425,8 +431,7 @@ pub(super) fn write_vectors(
         let vectors = lists::vectors(matrix, rows, null_zeros)?;
         lists::batch(vec![(id_name, ids), (vector_name, vectors)], &[vector_name])
     };
-    let layout =
-        Layout { sorted_by: vec![id_name.to_owned()], bloom: vec![id_name.to_owned()], ..Layout::default() };
+    let layout = Layout { sorted_by: vec![id_name.to_owned()], bloom: vec![id_name.to_owned()] };
     let mut writer =
         table::Writer::create(path, block(0..0)?.schema(), &layout).map_err(lake::Error::from)?;
     for start in (0..matrix.n_rows()).step_by(BLOCK_ROWS) {

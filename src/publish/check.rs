@@ -11,9 +11,9 @@ use std::fmt;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray};
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, UInt64Array};
 use arrow::compute::{CastOptions, cast_with_options};
-use arrow::datatypes::{DataType, Float32Type, Int64Type, Schema, SchemaRef, UInt16Type};
+use arrow::datatypes::{DataType, Float32Type, Int64Type, Schema, SchemaRef, UInt16Type, UInt64Type};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
@@ -235,7 +235,7 @@ impl List {
 /// An id; integers compare as numbers, strings by their bytes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Id<'a> {
-    Int(i64),
+    Int(i128),
     Text(Cow<'a, str>),
 }
 
@@ -271,19 +271,23 @@ impl fmt::Display for Id<'_> {
 /// A column of ids.
 enum Ids {
     Int(Int64Array),
+    Unsigned(UInt64Array),
     Text(StringArray),
 }
 
 impl Ids {
     fn read(batch: &RecordBatch, name: &str) -> Result<Self, Problem> {
         let values = column(batch, name)?;
-        let integer = values.data_type().is_integer();
-        let to = if integer { DataType::Int64 } else { DataType::Utf8 };
+        let to = match values.data_type() {
+            DataType::UInt64 => return Ok(Self::Unsigned(values.as_primitive::<UInt64Type>().clone())),
+            found if found.is_integer() => DataType::Int64,
+            _ => DataType::Utf8,
+        };
         // A lenient cast would turn an id that does not fit into a null, and a null into id 0.
         let strict = CastOptions { safe: false, ..CastOptions::default() };
         let values = cast_with_options(values, &to, &strict)
             .map_err(|source| Problem::Ids { column: name.to_owned(), source })?;
-        Ok(if integer {
+        Ok(if to == DataType::Int64 {
             Self::Int(values.as_primitive::<Int64Type>().clone())
         } else {
             Self::Text(values.as_string::<i32>().clone())
@@ -292,7 +296,8 @@ impl Ids {
 
     fn id(&self, row: usize) -> Id<'_> {
         match self {
-            Self::Int(values) => Id::Int(values.value(row)),
+            Self::Int(values) => Id::Int(values.value(row).into()),
+            Self::Unsigned(values) => Id::Int(values.value(row).into()),
             Self::Text(values) => Id::Text(Cow::Borrowed(values.value(row))),
         }
     }

@@ -103,12 +103,6 @@ impl DoneStage {
     pub fn facts(&self) -> &Value {
         &self.record.facts
     }
-
-    /// Rows of its Parquet files, or of those below one of its folders.
-    pub fn rows(&self, below: &str) -> u64 {
-        let inside = |name: &str| Path::new(name).starts_with(below);
-        self.record.files.iter().filter(|(name, _)| inside(name)).filter_map(|(_, file)| file.rows).sum()
-    }
 }
 
 impl StageWriter {

@@ -52,14 +52,63 @@ fn mistakes_in_the_inputs_are_refused_before_any_work() {
     refused(&shop, &run_with("inputs.events.columns={user='x'}"), 2, &["`columns.user`"]);
     refused(&shop, &run_with("inputs.events.path='s3://bucket/events'"), 2, &["s3"]);
     refused(&shop, &run_with("catalog.eligible='no_such_column > 1'"), 2, &["catalog.eligible", "in_stock"]);
+    refused(
+        &shop,
+        &run_with("inputs.events.constant={quantity='many'}"),
+        2,
+        &["`constant.quantity`", "many"],
+    );
     std::fs::write(shop.path("data/items.parquet"), "PAR1 this is no Parquet PAR1").expect("a broken file");
     refused(&shop, &RUN, 2, &["items.parquet", "expected a Parquet file"]);
 }
 
 #[test]
+fn checking_finds_what_a_night_would_stumble_over() {
+    let shop = Shop::new(2_000, 0.0);
+    let check = |set| ["check", "job.toml", "--set", set];
+    refused(&shop, &check("catalog.eligible='no_such_column > 1'"), 2, &["catalog.eligible", "in_stock"]);
+    refused(&shop, &check("behavior.bot_pattern='('"), 2, &["`behavior.bot_pattern`", "regular expression"]);
+    refused(&shop, &check("behavior.sql={users='users.sql'}"), 2, &["users.sql"]);
+    std::fs::write(shop.path("users.sql"), "SELECT 1; SELECT 2").expect("a statement");
+    refused(
+        &shop,
+        &check("behavior.sql={users='users.sql'}"),
+        2,
+        &["users.sql", "expected one SQL statement"],
+    );
+    refused(&shop, &check("neighbors.top_k=70000"), 2, &["`neighbors.top_k`", "1 to 10000"]);
+    refused(&shop, &check("sql_memory_mib=1"), 2, &["at least 64 MiB"]);
+}
+
+#[test]
+fn plumbing_names_what_it_cannot_read() {
+    let shop = Shop::new(2_000, 0.0);
+    let factorize = |input| ["factorize", "--input", input, "--out", "factors"];
+    refused(&shop, &factorize("gone.parquet"), 2, &["gone.parquet", "a Parquet file", "No such file"]);
+    refused(&shop, &factorize("job.toml"), 2, &["job.toml", "a Parquet file"]);
+    refused(
+        &shop,
+        &factorize("data/items.parquet"),
+        2,
+        &["items.parquet", "`user_idx` or `user_id`", "title"],
+    );
+}
+
+#[test]
+fn a_segment_cannot_be_called_what_everybody_is_called() {
+    let shop = Shop::new(2_000, 0.0);
+    let statement = include_str!("../../sql/behavior/users.sql").replace("'light'", "'all'");
+    std::fs::write(shop.path("users.sql"), statement).expect("a statement");
+    let args = run_with("behavior.sql={users='users.sql'}");
+    refused(&shop, &args, 1, &["`users`", "neither null nor `all`"]);
+}
+
+#[test]
 fn rows_that_cannot_be_read_name_their_file() {
     let shop = Shop::new(2_000, 0.0);
-    for (input, file) in [("items", "data/items.parquet".to_owned()), ("events", some_events(&shop))] {
+    for (input, file) in
+        [("items", "data/items.parquet".to_owned()), ("events", shop.event_files()[0].clone())]
+    {
         let path = shop.path(&file);
         let whole = std::fs::read(&path).expect("a file");
         let mut damaged = whole.clone();
@@ -71,16 +120,6 @@ fn rows_that_cannot_be_read_name_their_file() {
         refused(&shop, &RUN_THEN, 2, &[input, name, "its rows cannot be read", "hint:"]);
         std::fs::write(&path, whole).expect("the file again");
     }
-}
-
-/// The first file of the events, from the shop's folder.
-fn some_events(shop: &Shop) -> String {
-    let mut days: Vec<_> = std::fs::read_dir(shop.path("data/events"))
-        .expect("the events")
-        .map(|day| day.expect("a day").file_name().into_string().expect("a name"))
-        .collect();
-    days.sort();
-    format!("data/events/{}/part-0.parquet", days[0])
 }
 
 #[test]

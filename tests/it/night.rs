@@ -212,9 +212,8 @@ fn ids_and_titles_come_back_as_they_went_in_whatever_is_in_them() {
         RecordBatch::try_new(std::sync::Arc::new(Schema::new(fields)), columns).expect("rows")
     };
     shop.rewrite("data/items.parquet", renamed);
-    for day in std::fs::read_dir(shop.path("data/events")).expect("events") {
-        let day = day.expect("a day").file_name().into_string().expect("a name");
-        shop.rewrite(&format!("data/events/{day}/part-0.parquet"), renamed);
+    for file in shop.event_files() {
+        shop.rewrite(&file, renamed);
     }
     let run = shop.run(&[]);
     let listed: BTreeSet<String> =

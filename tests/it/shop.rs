@@ -67,12 +67,27 @@ buckets = 4
         self.folder.path().join(name)
     }
 
+    /// The files of the events, from the shop's folder, by day.
+    pub(crate) fn event_files(&self) -> Vec<String> {
+        let days = std::fs::read_dir(self.path("data/events")).expect("the events");
+        let mut files: Vec<String> = days
+            .map(|day| day.expect("a day").file_name().into_string().expect("a name"))
+            .map(|day| format!("data/events/{day}/part-0.parquet"))
+            .collect();
+        files.sort();
+        files
+    }
+
     /// Writes other rows into one of the shop's files.
     pub(crate) fn rewrite(&self, file: &str, change: impl FnOnce(RecordBatch) -> RecordBatch) {
-        let rows = change(read(&self.path(file)));
+        self.write(file, &change(read(&self.path(file))));
+    }
+
+    /// Writes rows into a file of the shop's.
+    pub(crate) fn write(&self, file: &str, rows: &RecordBatch) {
         let file = std::fs::File::create(self.path(file)).expect("the file");
         let mut writer = ArrowWriter::try_new(file, rows.schema(), None).expect("a writer");
-        writer.write(&rows).expect("rows");
+        writer.write(rows).expect("rows");
         writer.close().expect("a footer");
     }
 

@@ -1,0 +1,111 @@
+//! The files of an input: finding them, reading their footers, what their paths say.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
+
+use arrow::datatypes::Schema;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+
+use super::input::Error;
+
+/// One Parquet file of an input, as its footer says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceFile {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Bytes.
+    pub size: u64,
+    /// When it was last changed, in nanoseconds since 1970.
+    pub modified_ns: u128,
+    /// Rows.
+    pub rows: u64,
+}
+
+/// A `file://` URL, with every character that a URL or a glob would interpret escaped.
+pub(super) fn url(path: &Path) -> String {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let url = if path.is_dir() {
+        url::Url::from_directory_path(&absolute)
+    } else {
+        url::Url::from_file_path(&absolute)
+    };
+    url.map_or_else(|()| absolute.display().to_string(), String::from)
+}
+
+pub(super) fn find(path: &str) -> Result<Vec<PathBuf>, Error> {
+    let file = url::Url::parse(path).ok().filter(|url| url.scheme() == "file");
+    if let Some(local) = file.and_then(|url| url.to_file_path().ok()) {
+        return find(&local.to_string_lossy());
+    }
+    if let Some((scheme, _)) = path.split_once("://") {
+        return Err(Error::Scheme { path: path.to_owned(), scheme: scheme.to_owned() });
+    }
+    let direct = Path::new(path);
+    let mut found = Vec::new();
+    if direct.exists() {
+        walk(direct, true, &mut found)?;
+    } else {
+        let pattern = glob::glob(path).map_err(|source| Error::Pattern { path: path.to_owned(), source })?;
+        for entry in pattern {
+            let entry =
+                entry.map_err(|error| Error::Io { path: error.path().to_owned(), source: error.into() })?;
+            walk(&entry, true, &mut found)?;
+        }
+    }
+    if found.is_empty() {
+        return Err(Error::Missing { path: path.to_owned() });
+    }
+    Ok(found)
+}
+
+/// Files named outright are taken as they are; inside folders only visible `*.parquet` files are,
+/// since writers leave markers, checksums and temporary folders beside them.
+fn walk(path: &Path, named: bool, found: &mut Vec<PathBuf>) -> Result<(), Error> {
+    let io = |source| Error::Io { path: path.to_owned(), source };
+    if path.is_dir() {
+        for entry in std::fs::read_dir(path).map_err(io)? {
+            let entry = entry.map_err(io)?;
+            let hidden = entry.file_name().to_string_lossy().starts_with(['.', '_']);
+            if !hidden {
+                walk(&entry.path(), false, found)?;
+            }
+        }
+    } else if named || path.extension().is_some_and(|extension| extension == "parquet") {
+        found.push(path.to_owned());
+    }
+    Ok(())
+}
+
+pub(super) fn footer(path: &Path) -> Result<(SourceFile, Schema), Error> {
+    let io = |source| Error::Io { path: path.to_owned(), source };
+    let file = File::open(path).map_err(io)?;
+    let facts = file.metadata().map_err(io)?;
+    let reader = ParquetRecordBatchReaderBuilder::try_new(file)
+        .map_err(|source| Error::Footer { path: path.to_owned(), source })?;
+    let rows = reader.metadata().file_metadata().num_rows().max(0) as u64;
+    let modified_ns = facts
+        .modified()
+        .ok()
+        .and_then(|time| time.duration_since(UNIX_EPOCH).ok())
+        .map_or(0, |since| since.as_nanos());
+    let file = SourceFile { path: path.to_owned(), size: facts.len(), modified_ns, rows };
+    Ok((file, reader.schema().as_ref().clone()))
+}
+
+/// The hive partition columns (`key=value` folders) that every file's path has, in its order.
+pub(super) fn partitions(files: &[PathBuf]) -> Vec<String> {
+    let keys = |file: &PathBuf| partition_values(file).into_iter().map(|(key, _)| key).collect::<Vec<_>>();
+    let mut files = files.iter();
+    let Some(first) = files.next().map(keys) else { return Vec::new() };
+    if files.all(|file| keys(file) == first) { first } else { Vec::new() }
+}
+
+/// What a file's path says: the `key=value` folders it lies in.
+pub(super) fn partition_values(file: &Path) -> Vec<(String, String)> {
+    let folders = file.parent().into_iter().flat_map(Path::components);
+    folders
+        .filter_map(|part| part.as_os_str().to_str()?.split_once('='))
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .collect()
+}

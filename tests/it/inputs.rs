@@ -1,0 +1,313 @@
+//! Tables as shops really have them: types, nulls and files that differ.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use arrow::array::{
+    ArrayRef, AsArray, Float64Array, Int32Array, Int64Array, NullArray, RecordBatch, StringArray,
+    TimestampMicrosecondArray, UInt64Array,
+};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
+
+use crate::shop::{Shop, manifest};
+use crate::table::rows;
+
+/// The rows with one column replaced or added.
+fn with(rows: &RecordBatch, name: &str, column: ArrayRef) -> RecordBatch {
+    let schema = rows.schema();
+    let mut fields: Vec<Field> = schema.fields().iter().map(|field| field.as_ref().clone()).collect();
+    let mut columns = rows.columns().to_vec();
+    let field = Field::new(name, column.data_type().clone(), true);
+    match schema.index_of(name) {
+        Ok(at) => (fields[at], columns[at]) = (field, column),
+        Err(_) => {
+            fields.push(field);
+            columns.push(column);
+        }
+    }
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).expect("rows")
+}
+
+fn numbers(rows: &RecordBatch, name: &str) -> Vec<Option<u64>> {
+    let ids = rows.column_by_name(name).expect("the column").as_string::<i32>().clone();
+    ids.iter()
+        .map(|id| Some(id?.bytes().filter(u8::is_ascii_digit).fold(0, |n, d| n * 10 + u64::from(d - b'0'))))
+        .collect()
+}
+
+/// A shop without a catalogue, so that item ids may be of any type.
+fn shop(change: impl Fn(RecordBatch, usize) -> RecordBatch) -> Shop {
+    let shop = Shop::new(5_000, 0.0);
+    let job = std::fs::read_to_string(shop.path("job.toml")).expect("the job");
+    let job = job.replace("[inputs.items]\npath = \"data/items.parquet\"\n", "");
+    std::fs::write(shop.path("job.toml"), job).expect("the job");
+    for (at, file) in shop.event_files().iter().enumerate() {
+        shop.rewrite(file, |rows| change(rows, at));
+    }
+    shop
+}
+
+#[test]
+fn hashed_ids_of_64_bits_come_back_whole_and_in_order() {
+    let shop = shop(|rows, _| {
+        let high = |name| -> ArrayRef {
+            let ids = numbers(&rows, name).into_iter().map(|id| id.map(|id| u64::MAX - id));
+            Arc::new(ids.collect::<UInt64Array>())
+        };
+        with(&with(&rows, "user_id", high("user_id")), "item_id", high("item_id"))
+    });
+    let run = shop.run(&[]);
+    let ids: Vec<u64> = rows(&run.join("user_factors"), &["user_id"])
+        .iter()
+        .map(|row| row[0].parse().expect("u64"))
+        .collect();
+    assert!(ids.len() > 100 && ids.windows(2).all(|pair| pair[0] < pair[1]));
+    assert!(ids.iter().all(|id| *id > u64::MAX - 1_000_000));
+}
+
+#[test]
+fn integer_types_and_time_units_may_differ_from_file_to_file_and_extra_columns_in_anything() {
+    let shop = shop(|rows, at| {
+        let ids: ArrayRef = Arc::new(
+            numbers(&rows, "user_id").into_iter().map(|id| id.map(|id| id as i64)).collect::<Int64Array>(),
+        );
+        let (id_type, unit) = if at % 2 == 0 {
+            (DataType::Int32, TimeUnit::Millisecond)
+        } else {
+            (DataType::Int64, TimeUnit::Nanosecond)
+        };
+        let times = rows.column_by_name("event_time").expect("times");
+        let zone = match times.data_type() {
+            DataType::Timestamp(_, zone) => zone.clone(),
+            other => panic!("times are {other}"),
+        };
+        let times = cast(times, &DataType::Timestamp(unit, zone)).expect("times");
+        let note: ArrayRef = if at % 2 == 0 {
+            Arc::new(Int64Array::from(vec![1; rows.num_rows()]))
+        } else {
+            Arc::new(StringArray::from(vec!["x"; rows.num_rows()]))
+        };
+        let rows = with(&rows, "user_id", cast(&ids, &id_type).expect("ids"));
+        with(&with(&rows, "event_time", times), "note", note)
+    });
+    let events = manifest(&shop.run(&[]))["events"].clone();
+    assert_eq!((&events["read"], &events["kept"]), (&5_000.into(), &5_000.into()));
+}
+
+#[test]
+fn dictionaries_of_integers_keep_the_order_of_integers() {
+    let shop = shop(|rows, _| {
+        let ids: ArrayRef = Arc::new(
+            numbers(&rows, "user_id").into_iter().map(|id| id.map(|id| id as i64)).collect::<Int64Array>(),
+        );
+        let dictionary = DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Int64));
+        with(&rows, "user_id", cast(&ids, &dictionary).expect("a dictionary"))
+    });
+    let run = shop.run(&[]);
+    let ids: Vec<i64> = rows(&run.join("user_factors"), &["user_id"])
+        .iter()
+        .map(|row| row[0].parse().expect("i64"))
+        .collect();
+    assert!(ids.windows(2).all(|pair| pair[0] < pair[1]));
+}
+
+#[test]
+fn missing_numbers_and_times_out_of_this_world_stop_nothing() {
+    let shop = shop(|rows, at| {
+        let n = rows.num_rows();
+        let quantity: ArrayRef = match at % 3 {
+            0 => Arc::new(NullArray::new(n)),
+            1 => Arc::new(Float64Array::from(vec![f64::NAN; n])),
+            _ => Arc::new(
+                (0..n).map(|k| Some([1.0, f64::INFINITY, f64::NAN, 3.0][k % 4])).collect::<Float64Array>(),
+            ),
+        };
+        let times = rows.column_by_name("event_time").expect("times");
+        let plain = cast(times, &DataType::Timestamp(TimeUnit::Microsecond, None)).expect("times");
+        // The first of January of the year 1 is what some systems write for nothing.
+        let year_1 = -62_135_596_800_000_000;
+        let plain: TimestampMicrosecondArray = plain
+            .as_primitive::<arrow::datatypes::TimestampMicrosecondType>()
+            .iter()
+            .enumerate()
+            .map(|(k, time)| if k == 0 { Some(year_1) } else { time })
+            .collect();
+        with(&with(&rows, "quantity", quantity), "event_time", Arc::new(plain))
+    });
+    let n_files = shop.event_files().len();
+    let events = manifest(&shop.run(&[]))["events"].clone();
+    assert_eq!(events["excluded"]["before_history"], n_files);
+    assert_eq!(events["kept"], 5_000 - n_files);
+}
+
+#[test]
+fn only_the_files_that_were_checked_are_read_and_folders_tell_columns() {
+    let shop = shop(|rows, _| rows);
+    let (files, n) = (shop.event_files(), 5_000);
+    let hidden = shop.path(&files[0]).with_file_name("_copy.parquet");
+    std::fs::copy(shop.path(&files[0]), hidden).expect("a copy");
+    let run = shop.run(&["--set", "inputs.events.columns={session_id='event_date'}"]);
+    let manifest = manifest(&run);
+    assert_eq!(manifest["events"]["read"], n);
+    assert_eq!(manifest["inputs"].as_array().expect("inputs").len(), files.len());
+}
+
+#[test]
+fn sessions_of_a_shop_may_run_beside_each_other() {
+    let shop = Shop::new(200, 0.0);
+    let job = std::fs::read_to_string(shop.path("job.toml")).expect("the job");
+    let job = job.replace("[inputs.items]\npath = \"data/items.parquet\"\n", "");
+    std::fs::write(shop.path("job.toml"), job).expect("the job");
+    let files = shop.event_files();
+    for file in &files[1..] {
+        std::fs::remove_file(shop.path(file)).expect("removed");
+    }
+    // Forty users, each with two baskets of three items on one day, taken in turns.
+    shop.rewrite(&files[0], |rows| {
+        let n = 240;
+        let text = |of: &dyn Fn(usize) -> String| -> ArrayRef {
+            Arc::new((0..n).map(|k| Some(of(k))).collect::<StringArray>())
+        };
+        let day = 20_760 * 86_400_000_000_i64;
+        let times = (0..n).map(|k| day + (k % 6) as i64 * 60_000_000).collect::<Vec<_>>();
+        let columns: Vec<(&str, ArrayRef)> = vec![
+            ("user_id", text(&|k| format!("u{}", k / 6))),
+            ("item_id", text(&|k| format!("i{}", k % 6))),
+            ("event_type", text(&|_| "purchase".to_owned())),
+            ("event_time", Arc::new(TimestampMicrosecondArray::from(times))),
+            ("session_id", text(&|k| format!("s{}-{}", k / 6, k % 2))),
+        ];
+        drop(rows);
+        RecordBatch::try_from_iter(columns).expect("rows")
+    });
+    let run = shop.run(&["--set", "evaluation.enabled=false"]);
+    let together: BTreeSet<(String, String)> =
+        rows(&run.join("similar_items"), &["item_id", "similar_item_id", "relation"])
+            .into_iter()
+            .filter(|row| row[2] == "bought_together")
+            .map(|row| (row[0].clone(), row[1].clone()))
+            .collect();
+    let same = |a: usize, b: usize| together.contains(&(format!("i{a}"), format!("i{b}")));
+    assert!(same(0, 2) && same(2, 4) && same(1, 5), "{together:?}");
+    assert!(!same(0, 1) && !same(3, 4), "{together:?}");
+}
+
+#[test]
+fn a_typed_statement_cannot_change_what_is_published() {
+    let shop = Shop::new(2_000, 0.0);
+    let run = shop.run(&[]);
+    let before = rows(&run.join("popular_items"), &["segment", "item_id"]);
+    for statement in [
+        "INSERT INTO popular_items SELECT * FROM popular_items",
+        "DROP TABLE popular_items",
+        "CREATE TABLE t AS SELECT 1",
+    ] {
+        let output = shop.lamplighter(&["sql", "job.toml", statement]);
+        assert_eq!(output.status.code(), Some(2), "{statement}");
+    }
+    assert_eq!(rows(&run.join("popular_items"), &["segment", "item_id"]), before);
+}
+
+#[test]
+fn two_jobs_do_not_share_an_output() {
+    let shop = Shop::new(2_000, 0.0);
+    shop.run(&[]);
+    let job = std::fs::read_to_string(shop.path("job.toml")).expect("the job");
+    std::fs::write(shop.path("other.toml"), job.replace("\"night\"", "\"other\"")).expect("a job");
+    for args in [&["run", "other.toml"][..], &["show", "run", "other.toml"]] {
+        let output = shop.lamplighter(args);
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{text}");
+        assert!(text.contains("`night`"), "{text}");
+    }
+}
+
+#[test]
+fn rules_and_statements_may_use_columns_that_the_contract_does_not_name() {
+    let shop = Shop::new(5_000, 0.0);
+    shop.rewrite("data/items.parquet", |rows| {
+        let market = (0..rows.num_rows()).map(|k| Some(["de", "fr"][k % 2])).collect::<StringArray>();
+        with(&rows, "market", Arc::new(market))
+    });
+    let users: ArrayRef = Arc::new((0..300).map(|k| Some(format!("user-{k}"))).collect::<StringArray>());
+    let plan: ArrayRef = Arc::new((0..300).map(|k| Some(["free", "paid"][k % 2])).collect::<StringArray>());
+    shop.write(
+        "data/users.parquet",
+        &RecordBatch::try_from_iter([("user_id", users), ("plan", plan)]).unwrap(),
+    );
+    let statement = include_str!("../../sql/behavior/users.sql")
+        .replace("CASE\n        WHEN n_items = 0", "CASE\n        WHEN user_idx % 2 = 0 THEN (SELECT min(plan) FROM user_attributes)\n        WHEN n_items = 0");
+    std::fs::write(shop.path("users.sql"), statement).expect("a statement");
+    let run = shop.run(&[
+        "--set",
+        "catalog.eligible=\"market = 'de'\"",
+        "--set",
+        "inputs.users={path='data/users.parquet'}",
+        "--set",
+        "behavior.sql={users='users.sql'}",
+    ]);
+    let markets: BTreeSet<String> = rows(&shop.path("data/items.parquet"), &["item_id", "market"])
+        .into_iter()
+        .filter(|row| row[1] == "de")
+        .map(|row| row[0].clone())
+        .collect();
+    let listed = rows(&run.join("recommendations"), &["item_id"]);
+    assert!(listed.len() > 1_000 && listed.iter().all(|row| markets.contains(&row[0])));
+    let segments: BTreeSet<String> =
+        rows(&run.join("popular_items"), &["segment"]).into_iter().map(|row| row[0].clone()).collect();
+    assert!(segments.contains("free"), "{segments:?}");
+}
+
+#[test]
+fn an_earlier_night_can_be_made_again() {
+    let shop = Shop::new(5_000, 0.0);
+    let files = shop.event_files();
+    let day = files[files.len() / 2].split("event_date=").nth(1).expect("a day")[..10].to_owned();
+    let args = ["run", "job.toml", "--date", &day, "--set", "behavior.later_events='exclude'"];
+    let output = shop.lamplighter(&args);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let events = manifest(&shop.current())["events"].clone();
+    let count = |value: &serde_json::Value| value.as_u64().expect("a count");
+    let later = count(&events["excluded"]["later"]);
+    assert!(later > 1_000);
+    assert_eq!(count(&events["read"]), count(&events["kept"]) + later);
+    assert_eq!(events["rejected"], serde_json::json!({}));
+    let output = shop.lamplighter(&args[..4]);
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(text.contains("later_events"), "{text}");
+}
+
+#[test]
+fn statements_hold_the_small_side_of_a_join_and_spill_the_rest() {
+    let shop = Shop::new(400_000, 0.0);
+    let output = shop.lamplighter(&[
+        "run",
+        "job.toml",
+        "--date",
+        "2026-11-21",
+        "--stage",
+        "behavior",
+        "--set",
+        "sql_memory_mib=64",
+    ]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn users_without_events_may_have_ids_of_another_width() {
+    let shop = shop(|rows, _| {
+        let ids = numbers(&rows, "user_id").into_iter().map(|id| id.map(|id| id as i64));
+        with(&rows, "user_id", Arc::new(ids.collect::<Int64Array>()))
+    });
+    let ids: ArrayRef = Arc::new(Int32Array::from(vec![Some(1), Some(2_000_000), Some(2_000_000), None]));
+    shop.write("data/users.parquet", &RecordBatch::try_from_iter([("user_id", ids)]).unwrap());
+    let sets = ["--set", "inputs.users={path='data/users.parquet'}", "--set", "ranking.include_cold=true"];
+    let run = shop.run(&sets);
+    let listed = rows(&run.join("recommendations"), &["user_id", "source"]);
+    let cold: Vec<_> = listed.iter().filter(|row| row[0] == "2000000").collect();
+    assert!(cold.len() == 20 && cold.iter().all(|row| row[1] == "popularity"), "{cold:?}");
+    let warnings = manifest(&run)["warnings"].to_string();
+    assert!(warnings.contains("1 rows have no user_id and 1 repeat one"), "{warnings}");
+}
