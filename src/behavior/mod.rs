@@ -18,7 +18,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, Float64Array, Int64Array, RecordBatch, StringArray};
+use arrow::array::{
+    Array, ArrayRef, AsArray, Float64Array, Int64Array, RecordBatch, StringArray, StringViewArray,
+};
 use arrow::datatypes::{DataType, Field as ArrowField, Int64Type, Schema, TimestampMicrosecondType};
 use serde::{Deserialize, Serialize};
 
@@ -403,9 +405,13 @@ fn event_types(config: &Config) -> RecordBatch {
     let by_strength = config.types_by_strength();
     let strength =
         |of: &KnownType| by_strength.iter().position(|name| *name == of.event_type).unwrap_or(0) as i64;
+    // Strings are views, as the events' are: with a union below a join, the cast of a key gets lost.
     let columns: [(&str, ArrayRef); 4] = [
-        ("name", Arc::new(types.iter().map(|t| Some(t.name.as_str())).collect::<StringArray>())),
-        ("event_type", Arc::new(types.iter().map(|t| Some(t.event_type.as_str())).collect::<StringArray>())),
+        ("name", Arc::new(types.iter().map(|t| Some(t.name.as_str())).collect::<StringViewArray>())),
+        (
+            "event_type",
+            Arc::new(types.iter().map(|t| Some(t.event_type.as_str())).collect::<StringViewArray>()),
+        ),
         ("weight", Arc::new(types.iter().map(|t| t.weight).collect::<Float64Array>())),
         ("strength", Arc::new(types.iter().map(strength).collect::<Int64Array>())),
     ];

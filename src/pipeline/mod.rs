@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! events, items ─► behavior ─► catalog ─► encode ──► profile ─┐
-//!                     │                      │                ├─► rank ─► evaluate ─► publish
+//!                     │                      │                ├─► learn ─► rank ─► evaluate ─► publish
 //!                     ├──► factorize ────────┼────────────────┤
 //!                     └──► neighbors ────────┴────────────────┘
 //! ```
