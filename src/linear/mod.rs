@@ -85,13 +85,33 @@ pub struct Models {
     /// EASE, where it is on.
     pub ease: Option<Csr>,
     /// The normalised walk.
-    pub walk: Csr,
+    pub walk: Option<Csr>,
     /// Shrunk cosines.
-    pub cosine: Csr,
-    /// What follows what, where times tell an order.
+    pub cosine: Option<Csr>,
+    /// What follows what, where it is on and times tell an order.
     pub sequence: Option<Csr>,
     /// `D^-½ Q` and `D^½ Q`, where it is on.
     pub spectral: Option<(Dense, Dense)>,
+}
+
+/// Which models somebody has a use for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// EASE.
+    pub ease: bool,
+    /// The normalised walk.
+    pub walk: bool,
+    /// Shrunk cosines.
+    pub cosine: bool,
+    /// What follows what.
+    pub sequence: bool,
+    /// The low-pass filter.
+    pub spectral: bool,
+}
+
+impl Wanted {
+    /// All of them.
+    pub const ALL: Self = Self { ease: true, walk: true, cosine: true, sequence: true, spectral: true };
 }
 
 /// Why models could not be fitted.
@@ -108,26 +128,32 @@ pub enum Error {
     NotFinite { model: &'static str },
 }
 
-/// Fits every model that is on. `steps[e]` is the place in its user's order of the entry `e` of
+/// Fits every model that is wanted and on. `steps[e]` is the place in its user's order of the entry `e` of
 /// `interactions`, from 0 for the first; entries of one moment share a step. Empty where times tell
 /// nothing.
 ///
 /// # Errors
 /// If lengths differ, a key is out of range, or a model is not finite.
-pub fn fit(interactions: &Csr, steps: &[u32], config: &Config, seed: u64) -> Result<Models, Error> {
+pub fn fit(
+    interactions: &Csr,
+    steps: &[u32],
+    wanted: Wanted,
+    config: &Config,
+    seed: u64,
+) -> Result<Models, Error> {
     config.check()?;
     if !steps.is_empty() && steps.len() != interactions.n_entries() {
         return Err(Error::Steps { steps: steps.len(), interactions: interactions.n_entries() });
     }
     let by_item = interactions.transpose();
-    let ease = (config.ease_items > 0).then(|| ease::fit(interactions, &by_item, config));
-    let walk = counts::walk(interactions, &by_item, config);
-    let cosine = counts::cosine(interactions, &by_item, config);
-    let sequence =
-        (!steps.is_empty() && config.sequence_steps > 0).then(|| sequence::fit(interactions, steps, config));
+    let ease = (wanted.ease && config.ease_items > 0).then(|| ease::fit(interactions, &by_item, config));
+    let walk = wanted.walk.then(|| counts::walk(interactions, &by_item, config));
+    let cosine = wanted.cosine.then(|| counts::cosine(interactions, &by_item, config));
+    let ordered = !steps.is_empty() && config.sequence_steps > 0;
+    let sequence = (wanted.sequence && ordered).then(|| sequence::fit(interactions, steps, config));
     let rank = config.spectral_rank.min(interactions.n_cols() / 2).min(interactions.n_rows() / 2);
     let spectral = match rank {
-        0 => None,
+        rank if rank == 0 || !wanted.spectral => None,
         rank => Some(spectral::fit(interactions, &by_item, rank, config.spectral_iterations, seed)?),
     };
     Ok(Models { ease, walk, cosine, sequence, spectral })

@@ -82,7 +82,7 @@ fn ease_by_regression(x: &[Vec<f64>], lambda: f64) -> Vec<Vec<f64>> {
 fn ease_is_the_ridge_regression_of_each_item_on_the_others() {
     let (interactions, _) = shop();
     let expected = ease_by_regression(&dense(&interactions), 5.0);
-    let found = dense(fit(&interactions, &[], &config(), 1).unwrap().ease.as_ref().unwrap());
+    let found = dense(fit(&interactions, &[], Wanted::ALL, &config(), 1).unwrap().ease.as_ref().unwrap());
     for (found, expected) in found.iter().flatten().zip(expected.iter().flatten()) {
         assert!((found - expected).abs() < 1e-5, "{found} against {expected}");
     }
@@ -111,9 +111,9 @@ fn an_inverse_of_many_blocks_is_an_inverse() {
 #[test]
 fn walk_and_cosine_are_their_formulas() {
     let (interactions, _) = shop();
-    let (x, models) = (dense(&interactions), fit(&interactions, &[], &config(), 1).unwrap());
+    let (x, models) = (dense(&interactions), fit(&interactions, &[], Wanted::ALL, &config(), 1).unwrap());
     let degree = |item: usize| x.iter().map(|user| user[item]).sum::<f64>();
-    let (walk, cosine) = (dense(&models.walk), dense(&models.cosine));
+    let (walk, cosine) = (dense(models.walk.as_ref().unwrap()), dense(models.cosine.as_ref().unwrap()));
     for i in 0..30 {
         for j in (0..30).filter(|j| *j != i) {
             let both: f64 = x.iter().map(|user| user[i] * user[j]).sum();
@@ -131,7 +131,7 @@ fn walk_and_cosine_are_their_formulas() {
 #[test]
 fn the_spectral_filter_projects_onto_what_the_interactions_span_most() {
     let (interactions, _) = shop();
-    let (inputs, outputs) = fit(&interactions, &[], &config(), 1).unwrap().spectral.unwrap();
+    let (inputs, outputs) = fit(&interactions, &[], Wanted::ALL, &config(), 1).unwrap().spectral.unwrap();
     // The leading singular vector is known: entries are the roots of the degrees, for a connected graph.
     let degrees: Vec<f64> = dense(&interactions.transpose()).iter().map(|row| row.iter().sum()).collect();
     let project = |h: &[f64]| -> Vec<f64> {
@@ -182,13 +182,17 @@ fn rows_keep_their_largest_magnitudes_and_results_do_not_depend_on_threads() {
     let config = Config { kept: 3, ..config() };
     let fitted = |threads: usize| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        pool.install(|| fit(&interactions, &steps, &config, 1).unwrap())
+        pool.install(|| fit(&interactions, &steps, Wanted::ALL, &config, 1).unwrap())
     };
     let (one, two) = (fitted(1), fitted(2));
     assert_eq!((&one.ease, &one.walk, &one.spectral), (&two.ease, &two.walk, &two.spectral));
     assert_eq!((&one.cosine, &one.sequence), (&two.cosine, &two.sequence));
     let whole = dense(
-        fit(&interactions, &steps, &Config { kept: 30, ..config.clone() }, 1).unwrap().ease.as_ref().unwrap(),
+        fit(&interactions, &steps, Wanted::ALL, &Config { kept: 30, ..config.clone() }, 1)
+            .unwrap()
+            .ease
+            .as_ref()
+            .unwrap(),
     );
     let kept = one.ease.unwrap();
     for (item, row) in whole.iter().enumerate() {

@@ -27,7 +27,7 @@ impl Night<'_> {
                 return Ok(Report { facts: json!({}), note: "off".to_owned() });
             }
             let ids = night.ids()?;
-            let (learned, truth) = (night.learned("train")?, night.truth("train", &ids)?);
+            let (learned, truth) = (night.learned("train", None)?, night.truth("train", &ids)?);
             let mut users: Vec<u32> =
                 (0..truth.n_rows() as u32).filter(|user| !truth.row(*user as usize).0.is_empty()).collect();
             // Who came after the cut for the first time had no list that could have been right.

@@ -30,7 +30,7 @@ impl Night<'_> {
                 return Ok(Report { facts: json!({}), note: "off: the job gives the weights".to_owned() });
             }
             let ids = night.ids()?;
-            let (learned, truth) = (night.learned("fit")?, night.truth("fit", &ids)?);
+            let (learned, truth) = (night.learned("fit", None)?, night.truth("fit", &ids)?);
             let groups = night.groups(&learned, &truth)?;
             if groups.is_empty() {
                 return Ok(Report { facts: json!({}), note: "no user to learn from".to_owned() });

@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::lake::table::{self, Layout};
 use crate::lake::{self};
 use crate::matrix::{Csr, Dense};
-use crate::ranking::{self, Fusion, Ranked, Reason, Source};
+use crate::ranking::{self, Fusion, Ranked, Reason, Source, Weights};
 use crate::{linear, profile, retrieval};
 
 use super::history::{self, History, Ids};
@@ -57,8 +57,8 @@ impl Learned {
     fn linear(&self) -> Vec<(Source, &Csr)> {
         let models = [
             (Source::Ease, self.linear.ease.as_ref()),
-            (Source::Walk, Some(&self.linear.walk)),
-            (Source::Cosine, Some(&self.linear.cosine)),
+            (Source::Walk, self.linear.walk.as_ref()),
+            (Source::Cosine, self.linear.cosine.as_ref()),
             (Source::Sequence, self.linear.sequence.as_ref()),
         ];
         models.into_iter().filter_map(|(source, model)| model.map(|model| (source, model))).collect()
@@ -107,12 +107,22 @@ pub(super) fn retrieve(
 }
 
 impl Night<'_> {
-    pub(super) fn learned(&self, window: &str) -> Result<Learned, Error> {
+    /// Every source's model of a window, or of those that `weights` lets count.
+    pub(super) fn learned(&self, window: &str, weights: Option<&Weights>) -> Result<Learned, Error> {
         let ids = self.ids()?;
         let history = self.history(window, &ids)?;
         let content = self.content(&history)?;
         let spec = &self.job.spec;
-        let mut models = linear::fit(&history.interactions, &history.steps, &spec.linear, spec.seed)?;
+        let counts = |source| weights.is_none_or(|weights| weights.of(source) > 0.0);
+        let wanted = linear::Wanted {
+            ease: counts(Source::Ease),
+            walk: counts(Source::Walk),
+            cosine: counts(Source::Cosine),
+            sequence: counts(Source::Sequence),
+            spectral: counts(Source::Spectral),
+        };
+        let (interactions, steps) = (&history.interactions, &history.steps);
+        let mut models = linear::fit(interactions, steps, wanted, &spec.linear, spec.seed)?;
         let recent = history.recent(spec.linear.recency);
         let spectral =
             models.spectral.take().map(|(inputs, outputs)| (linear::project(&recent, &inputs), outputs));
@@ -148,10 +158,11 @@ impl Night<'_> {
             .add("threads", &spec.threads.to_string())
             .add("buckets", &spec.publish.buckets.0.to_string());
         self.stage("rank", fingerprint.hex(), |night, folder| {
-            let learned = night.learned("full")?;
+            let weights = night.weights()?;
+            let learned = night.learned("full", Some(&weights))?;
             let catalog = night.catalog_rows()?;
             let config = &night.job.spec.ranking;
-            let fusion = ranking::fuse(learned.sources(&catalog.eligible), &night.weights()?)?;
+            let fusion = ranking::fuse(learned.sources(&catalog.eligible), &weights)?;
             let ids = night.ids()?;
             let n_users = ids.users.len();
             let (users, mut order) = night.listed_users(&ids)?;

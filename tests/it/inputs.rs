@@ -234,7 +234,7 @@ fn rules_and_statements_may_use_columns_that_the_contract_does_not_name() {
     let plan: ArrayRef = Arc::new((0..300).map(|k| Some(["free", "paid"][k % 2])).collect::<StringArray>());
     shop.write(
         "data/users.parquet",
-        &RecordBatch::try_from_iter([("user_id", users), ("plan", plan)]).unwrap(),
+        &RecordBatch::try_from_iter([("user_id", users), ("plan", plan)]).expect("rows"),
     );
     let statement = include_str!("../../sql/behavior/users.sql")
         .replace("CASE\n        WHEN n_items = 0", "CASE\n        WHEN user_idx % 2 = 0 THEN (SELECT min(plan) FROM user_attributes)\n        WHEN n_items = 0");
@@ -302,7 +302,7 @@ fn users_without_events_may_have_ids_of_another_width() {
         with(&rows, "user_id", Arc::new(ids.collect::<Int64Array>()))
     });
     let ids: ArrayRef = Arc::new(Int32Array::from(vec![Some(1), Some(2_000_000), Some(2_000_000), None]));
-    shop.write("data/users.parquet", &RecordBatch::try_from_iter([("user_id", ids)]).unwrap());
+    shop.write("data/users.parquet", &RecordBatch::try_from_iter([("user_id", ids)]).expect("rows"));
     let sets = ["--set", "inputs.users={path='data/users.parquet'}", "--set", "ranking.include_cold=true"];
     let run = shop.run(&sets);
     let listed = rows(&run.join("recommendations"), &["user_id", "source"]);
