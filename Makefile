@@ -27,7 +27,7 @@ help: ## List the targets
 source:
 	@mkdir -p $(CARGO_TARGET_DIR)
 	@if [[ "$$(cat $(BUILT_FROM) 2> /dev/null)" != "$(CURDIR)" ]]; then \
-	  find src tests benches sql Cargo.toml -type f -exec touch {} +; echo "$(CURDIR)" > $(BUILT_FROM); fi
+	  find src tests sql Cargo.toml -type f -exec touch {} +; echo "$(CURDIR)" > $(BUILT_FROM); fi
 
 build: source ## Build the binary
 	cargo build --release --locked
