@@ -42,6 +42,8 @@ pub struct Sources<'a> {
     pub items: Option<&'a Input>,
     /// The users' attributes, which bring in users without an event.
     pub users: Option<&'a Input>,
+    /// Tables of what users turned to, by name, that models are taught by or tested with.
+    pub given: Vec<(&'static str, &'a Input)>,
 }
 
 /// The span of time that one set of model inputs is made from: everything before `until`.
@@ -180,6 +182,12 @@ pub fn user_contract() -> Contract {
     Contract { fields: vec![Field::required("user_id", Kind::Id)], open: true }
 }
 
+/// The columns read from a given table of what users turned to.
+pub fn given_contract() -> Contract {
+    let fields = vec![Field::required("user_id", Kind::Id), Field::required("item_id", Kind::Id)];
+    Contract { fields, open: false }
+}
+
 /// Cleans the events and aggregates them, for the whole history (`full`) and, where times are usable,
 /// for each of `cuts`: a name, and how many days before the last event its window ends. Cuts go from the
 /// earliest; what came between one and the next is that window's `held_out`.
@@ -246,6 +254,11 @@ pub fn aggregate(
     facts.n_unnamed_users = integer(&rows, "n_unnamed") as u64;
     facts.n_repeated_users = integer(&rows, "n_repeated") as u64;
     facts.n_queries = run.table("query_ids", &[])?;
+    for (name, given) in &sources.given {
+        lake.register_input("given_rows", given, &given_contract())?;
+        let of = |n: u64| Param::Int(n as i64);
+        run.given(name, &[("n_users", of(facts.n_users)), ("n_items", of(facts.n_items))])?;
+    }
     let numbered = run.table("numbered_events", &[])?;
     let copies = ("copies_kept", Param::Int(if facts.deduplicated { 1 } else { i64::MAX }));
     let rejected = run.table("rejected", std::slice::from_ref(&copies))?;
@@ -333,6 +346,13 @@ impl Run<'_> {
         self.lake.write(statement, self.statements.text(statement), params, &path)?;
         self.lake.register_file(statement, &path)?;
         self.step(statement);
+        Ok(())
+    }
+
+    fn given(&mut self, name: &str, params: &[(&str, Param)]) -> Result<(), Error> {
+        let path = self.folder.join(format!("{name}.parquet"));
+        self.lake.write("given", self.statements.text("given"), params, &path)?;
+        self.step("given");
         Ok(())
     }
 

@@ -13,13 +13,14 @@ macro_rules! shipped {
     };
 }
 
-const SHIPPED: [(&str, &str); 21] = shipped![
+const SHIPPED: [(&str, &str); 22] = shipped![
     "accounting",
     "baskets",
     "bots",
     "checked_events",
     "clock",
     "cold_users",
+    "given",
     "held_out",
     "interactions",
     "item_ids",

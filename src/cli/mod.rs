@@ -25,6 +25,7 @@ Examples:
   lamplighter check jobs/nightly.toml                 Is everything there for tonight?
   lamplighter run jobs/nightly.toml --dry-run         What would run, and what would it cost?
   lamplighter run jobs/nightly.toml                   Make and publish tonight's lists
+  lamplighter evaluate jobs/nightly.toml              What are such lists worth?
   lamplighter show user jobs/nightly.toml 1           One user's list, with titles and reasons
   lamplighter sql jobs/nightly.toml 'SELECT source, count(*) FROM recommendations GROUP BY 1'
 
@@ -64,6 +65,13 @@ enum Command {
     /// inputs and parameters have not changed are reused. `CURRENT` names the new run only when
     /// every file of it is complete and checked.
     Run(RunArgs),
+    /// Evaluate a job offline: what would its lists have been worth on held-out behaviour?
+    ///
+    /// Prints the metrics of the fused lists beside every single source, the users' own history and
+    /// popularity: for all users, new and repeated items, cold items and users, and by segment, each
+    /// with its 95 % interval. Held out are the latest days, each user's last item, a random share
+    /// (`evaluation.split`), or what a table says (`evaluation.test`). Publishes nothing.
+    Evaluate(EvaluateArgs),
     /// Check a job and its inputs; compute nothing.
     ///
     /// Reads the job file, the footers of all input files and the model folder, and says what is
@@ -104,6 +112,15 @@ struct RunArgs {
     /// Stop after this stage; a later call without it goes on from there.
     #[arg(long, value_name = "NAME", value_parser = clap::builder::PossibleValuesParser::new(pipeline::STAGES))]
     stage: Option<String>,
+}
+
+#[derive(Args)]
+struct EvaluateArgs {
+    #[command(flatten)]
+    job: JobArgs,
+    /// The run date, YYYY-MM-DD: later events are in the future. Default: the job's `date`, or today.
+    #[arg(long)]
+    date: Option<NaiveDate>,
 }
 
 #[derive(Subcommand)]
@@ -287,6 +304,13 @@ fn dispatch(command: Command, progress: &mut Progress) -> Result<String, Error> 
             }
             let outcome = pipeline::run(&job, &options, &mut |event| progress.on(event))?;
             Ok(summary::text(&outcome))
+        }
+        Command::Evaluate(args) => {
+            let job = job::load(&args.job.job, &args.job.set)?;
+            pipeline::use_threads(job.spec.threads);
+            let options = pipeline::Options { date: args.date, until_stage: None };
+            let found = pipeline::evaluate(&job, &options, &mut |event| progress.on(event))?;
+            Ok(summary::of_backtest(&found))
         }
         Command::Check(args) => {
             let job = job::load(&args.job, &args.set)?;

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::pipeline::{Outcome, show};
+use crate::pipeline::{Backtest, Outcome, show};
 
 pub(super) fn text(outcome: &Outcome) -> String {
     let manifest = &outcome.manifest;
@@ -29,6 +29,11 @@ pub(super) fn text(outcome: &Outcome) -> String {
         );
     }
     text
+}
+
+pub(super) fn of_backtest(found: &Backtest) -> String {
+    let (metrics, elapsed) = (from_here(&found.metrics), found.elapsed.as_secs_f64());
+    format!("{}\n  {elapsed:.1} s\n\nall metrics: {}\n", found.report, metrics.display())
 }
 
 /// The path as a person in the current folder would write it.

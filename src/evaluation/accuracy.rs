@@ -26,7 +26,8 @@ pub(super) fn slices(inputs: &Inputs) -> Vec<Slice> {
         kept("all", &|_, _| true),
         kept("new", &|user, item| !seen(user, item)),
         kept("repeat", &seen),
-        kept("cold_items", &|_, item| inputs.popularity[item as usize] == 0),
+        kept("cold_users", &|user, _| inputs.seen.row(user as usize).0.is_empty()),
+        kept("cold_items", &|_, item| inputs.popularity.get(item as usize).is_none_or(|users| *users == 0)),
     ];
     for (code, name) in inputs.segment_names.iter().enumerate() {
         let in_segment = |user: u32, _| inputs.segments[user as usize] as usize == code;

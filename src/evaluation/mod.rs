@@ -36,7 +36,7 @@ mod split;
 mod text;
 
 pub use split::Split;
-pub use text::{headline, table};
+pub use text::{headline, report, table};
 
 /// The job's `[evaluation]` table.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
@@ -44,6 +44,11 @@ pub use text::{headline, table};
 pub struct Config {
     /// Whether a run evaluates.
     pub enabled: bool,
+    /// A Parquet table (`user_id`, `item_id`) of what users turned to after the events, in the place of
+    /// what `split` would hold out: lists are made from all events and compared with it.
+    pub test: Option<String>,
+    /// Such a table to learn the sources' weights from.
+    pub valid: Option<String>,
     /// What is held out. Without usable times it is a random share in any case.
     pub split: Hold,
     /// Where `split` is temporal: how many days at the end of the history are held out.
@@ -60,6 +65,8 @@ pub struct Config {
 #[serde(deny_unknown_fields, default)]
 struct Raw {
     enabled: bool,
+    test: Option<String>,
+    valid: Option<String>,
     split: Hold,
     test_days: f64,
     test_share: f64,
@@ -92,13 +99,14 @@ pub struct System {
 pub struct Inputs<'a> {
     /// Users with a truth, as rows of `truth` and `seen`.
     pub users: &'a [u32],
-    /// Users × items after the cut; values are not looked at.
+    /// Users × items after the cut; values are not looked at. Items past those of the catalogue are known
+    /// to nobody, and only missed.
     pub truth: &'a Csr,
     /// Users × items before the cut.
     pub seen: &'a Csr,
     /// Users per item before the cut.
     pub popularity: &'a [u32],
-    /// Each user's segment.
+    /// Each user's segment; past the names, none.
     pub segments: &'a [u32],
     /// Segments by code.
     pub segment_names: &'a [String],
@@ -142,6 +150,8 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             enabled: true,
+            test: None,
+            valid: None,
             split: Hold::Temporal,
             test_days: 7.0,
             test_share: 0.2,
@@ -153,8 +163,8 @@ impl Default for Config {
 
 impl Default for Raw {
     fn default() -> Self {
-        let Config { enabled, split, test_days, test_share, ks, bootstrap } = Config::default();
-        Self { enabled, split, test_days, test_share, ks, bootstrap }
+        let Config { enabled, test, valid, split, test_days, test_share, ks, bootstrap } = Config::default();
+        Self { enabled, test, valid, split, test_days, test_share, ks, bootstrap }
     }
 }
 
@@ -175,8 +185,8 @@ impl TryFrom<Raw> for Config {
         if !(1..=10_000).contains(&raw.bootstrap) {
             return refuse("bootstrap", "1 to 10000 resamples", raw.bootstrap.to_string());
         }
-        let Raw { enabled, split, test_days, test_share, ks, bootstrap } = raw;
-        Ok(Self { enabled, split, test_days, test_share, ks, bootstrap })
+        let Raw { enabled, test, valid, split, test_days, test_share, ks, bootstrap } = raw;
+        Ok(Self { enabled, test, valid, split, test_days, test_share, ks, bootstrap })
     }
 }
 

@@ -48,6 +48,25 @@ pub fn table(frame: &DataFrame, k: usize, slice: &str) -> Result<String, PolarsE
     Ok(format!("{}  {counted} users\n{}\n", heading.trim_end(), lines.join("\n")))
 }
 
+/// Tables of every length over all users, then of every other slice at the first length.
+///
+/// # Errors
+/// If the frame is not one of this room's.
+pub fn report(frame: &DataFrame, ks: &[usize]) -> Result<String, PolarsError> {
+    let slices = frame.column("slice")?.str()?.clone();
+    let mut others: Vec<&str> = Vec::new();
+    for slice in slices.iter().flatten() {
+        if slice != "all" && !others.contains(&slice) {
+            others.push(slice);
+        }
+    }
+    let all = ks.iter().map(|k| (*k, "all"));
+    let of_slices = others.into_iter().flat_map(|slice| ks.first().map(|k| (*k, slice)));
+    let tables: Result<Vec<String>, PolarsError> =
+        all.chain(of_slices).map(|(k, slice)| table(frame, k, slice)).collect();
+    Ok(tables?.join("\n"))
+}
+
 /// Every system's metrics at one length over all users, as `system → metric@k → value`.
 ///
 /// # Errors

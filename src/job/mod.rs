@@ -282,12 +282,14 @@ impl Spec {
         let resolve = |path: &mut PathBuf| *path = folder.join(&*path);
         resolve(&mut self.output);
         let inputs = [Some(&mut self.inputs.events), self.inputs.items.as_mut(), self.inputs.users.as_mut()];
+        let relative = |path: &mut String| {
+            if !path.contains("://") {
+                *path = folder.join(&*path).to_string_lossy().into_owned();
+            }
+        };
+        let given = [self.evaluation.test.as_mut(), self.evaluation.valid.as_mut()];
+        given.into_iter().flatten().for_each(relative);
         for input in inputs.into_iter().flatten() {
-            let relative = |path: &mut String| {
-                if !path.contains("://") {
-                    *path = folder.join(&*path).to_string_lossy().into_owned();
-                }
-            };
             match &mut input.path {
                 input::Paths::One(path) => relative(path),
                 input::Paths::Many(paths) => paths.iter_mut().for_each(relative),

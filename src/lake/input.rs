@@ -292,6 +292,17 @@ impl Kind {
 }
 
 impl Config {
+    /// The input at a path whose columns are the contract's.
+    pub fn of(path: &str) -> Self {
+        Self {
+            path: Paths::One(path.to_owned()),
+            columns: BTreeMap::new(),
+            constant: BTreeMap::new(),
+            sql: None,
+            text: None,
+        }
+    }
+
     /// The paths as the job gives them.
     pub fn paths(&self) -> Vec<&str> {
         match &self.path {

@@ -154,6 +154,14 @@ impl Csr {
         selected
     }
 
+    /// The same cells with empty rows at the end, `n_rows` in all or as many as there are.
+    #[must_use]
+    pub fn with_rows(&self, n_rows: usize) -> Self {
+        let mut longer = self.clone();
+        longer.offsets.resize(self.offsets.len().max(n_rows + 1), self.n_entries());
+        longer
+    }
+
     /// The same cells with each row's values changed in place.
     #[must_use]
     pub fn map_rows(mut self, change: impl Fn(&mut [f32])) -> Self {

@@ -14,14 +14,28 @@ pub(super) struct Inputs {
     pub(super) events: Input,
     pub(super) items: Option<Input>,
     pub(super) users: Option<Input>,
+    /// What users turned to after the events, to compare lists with.
+    pub(super) test: Option<Input>,
+    /// The same, to learn weights from.
+    pub(super) valid: Option<Input>,
 }
 
 impl Inputs {
     pub(super) fn all(&self) -> impl Iterator<Item = (&'static str, &Input)> {
-        let optional = [("items", self.items.as_ref()), ("users", self.users.as_ref())];
+        let optional = [
+            ("items", self.items.as_ref()),
+            ("users", self.users.as_ref()),
+            ("test", self.test.as_ref()),
+            ("valid", self.valid.as_ref()),
+        ];
         std::iter::once(("events", Some(&self.events)))
             .chain(optional)
             .filter_map(|(name, input)| input.map(|input| (name, input)))
+    }
+
+    /// The given tables of what users turned to.
+    pub(super) fn given(&self) -> impl Iterator<Item = (&'static str, &Input)> {
+        self.all().filter(|(name, _)| ["test", "valid"].contains(name))
     }
 }
 
@@ -54,7 +68,21 @@ pub(super) fn inputs(job: &Job) -> Result<Inputs, Error> {
     let users =
         users.map(|config| input::discover(config, &behavior::user_contract()).map_err(refused("users")));
     let users = users.transpose()?;
-    for (column, input, other) in [("item_id", "items", &items), ("user_id", "users", &users)] {
+    let given = |path: &Option<String>, name| {
+        let found = path
+            .as_deref()
+            .map(|path| input::discover(&input::Config::of(path), &behavior::given_contract()));
+        found.transpose().map_err(refused(name))
+    };
+    let (test, valid) = (given(&spec.evaluation.test, "test")?, given(&spec.evaluation.valid, "valid")?);
+    for (column, input, other) in [
+        ("item_id", "items", &items),
+        ("user_id", "users", &users),
+        ("user_id", "test", &test),
+        ("item_id", "test", &test),
+        ("user_id", "valid", &valid),
+        ("item_id", "valid", &valid),
+    ] {
         let Some(other) = other else { continue };
         let (expected, found) = (&events.id_types[column], &other.id_types[column]);
         if expected.is_integer() != found.is_integer() {
@@ -72,7 +100,7 @@ pub(super) fn inputs(job: &Job) -> Result<Inputs, Error> {
     if let (Some(encoder), true) = (&spec.encoder, items.is_some()) {
         encoder.check().map_err(Error::Model)?;
     }
-    Ok(Inputs { events, items, users })
+    Ok(Inputs { events, items, users, test, valid })
 }
 
 /// What `lamplighter check` prints when nothing is wrong.

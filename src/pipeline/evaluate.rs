@@ -9,17 +9,20 @@ use crate::lake::table::{self, Layout};
 use crate::ranking::{self, Source, Weights};
 
 use super::history::History;
-use super::lists;
 use super::rank::{Learned, USERS_AT_A_TIME, retrieve};
 use super::stages::{Night, Report};
+use super::{lists, popular};
 
 impl Night<'_> {
     pub(super) fn evaluate(&mut self) -> Result<(), Error> {
         let spec = &self.job.spec;
         let fingerprint = self
-            .fingerprint("evaluate", &["rank"])
+            .fingerprint("evaluate", &["behavior", "catalog", "encode", "factorize", "learn"])
             .add("config", &json!(spec.evaluation).to_string())
-            .add("factors", &json!(spec.factors).to_string())
+            .add("ranking", &json!(spec.ranking).to_string())
+            .add("linear", &json!(spec.linear).to_string())
+            .add("profile", &json!(spec.profile).to_string())
+            .add("threads", &spec.threads.to_string())
             .add("seed", &spec.seed.to_string());
         self.stage("evaluate", fingerprint.hex(), |night, folder| {
             let (config, seed) = (&night.job.spec.evaluation, night.job.spec.seed);
@@ -27,25 +30,27 @@ impl Night<'_> {
                 return Ok(Report { facts: json!({}), note: "off".to_owned() });
             }
             let ids = night.ids()?;
-            let (learned, truth) = (night.learned("train", None)?, night.truth("train", &ids)?);
-            let mut users: Vec<u32> =
+            let (window, truth) = night.exam(&ids)?;
+            let learned = night.learned(window, None)?;
+            let users: Vec<u32> =
                 (0..truth.n_rows() as u32).filter(|user| !truth.row(*user as usize).0.is_empty()).collect();
-            // Who came after the cut for the first time had no list that could have been right.
-            let n_asked = users.len();
-            users.retain(|user| learned.knows(*user as usize));
-            let n_new = n_asked - users.len();
+            let n_new = users.iter().filter(|user| !learned.knows(**user as usize)).count();
             if users.is_empty() {
                 return Ok(Report { facts: json!({}), note: "no user has held-out items".to_owned() });
             }
             let catalog = night.catalog_rows()?;
             let systems = night.systems(&learned, &catalog.eligible, &users)?;
             let embeddings = night.embeddings()?.map(|embeddings| embeddings.items);
+            // Users whom only a given table knows have seen nothing and are of no segment.
+            let seen = learned.history.interactions.with_rows(truth.n_rows());
+            let mut segments = learned.history.segments.clone();
+            segments.resize(truth.n_rows(), u32::MAX);
             let inputs = evaluation::Inputs {
                 users: &users,
                 truth: &truth,
-                seen: &learned.history.interactions,
+                seen: &seen,
                 popularity: &learned.history.n_users_of_item,
-                segments: &learned.history.segments,
+                segments: &segments,
                 segment_names: &learned.history.segment_names,
                 embeddings: embeddings.as_ref(),
                 eligible: &catalog.eligible,
@@ -61,8 +66,9 @@ impl Night<'_> {
             let k = config.ks.first().copied().unwrap_or(10);
             let headline = evaluation::headline(&metrics, k).map_err(evaluation::Error::from)?;
             let text = evaluation::table(&metrics, k, "all").map_err(evaluation::Error::from)?;
-            let note = format!("{} users with held-out items; {n_new} more had no history", users.len());
-            Ok(Report { facts: json!({ "table": text, "metrics": headline, "users": users.len(), "users_without_history": n_new }), note })
+            let note = format!("{} users with held-out items, {n_new} of them without history", users.len());
+            let report = evaluation::report(&metrics, &config.ks).map_err(evaluation::Error::from)?;
+            Ok(Report { facts: json!({ "table": text, "report": report, "metrics": headline, "users": users.len(), "users_without_history": n_new }), note })
         })?;
         let facts = &self.done["evaluate"].facts;
         self.metrics = facts["table"].as_str().map(str::to_owned);
@@ -70,29 +76,42 @@ impl Night<'_> {
         Ok(())
     }
 
-    /// The published fusion, each source alone, and the user's own history.
+    /// The published fusion, each source alone, and the user's own history. Users without history have the
+    /// list that a night would give them: none, or with `include_cold` the popular one.
     fn systems(&mut self, learned: &Learned, eligible: &[bool], users: &[u32]) -> Result<Vec<System>, Error> {
         let config = &self.job.spec.ranking;
         let mut compared = vec![("fused", self.weights()?)];
         let alone = learned.present().into_iter().filter(|source| *source != Source::History);
         compared.extend(alone.map(|source| (source.name(), Weights::alone(source))));
         let top_k = self.job.spec.evaluation.longest();
+        let popular = match config.include_cold {
+            true => popular::list(&learned.history, eligible, top_k).iter().map(|row| row.item).collect(),
+            false => Vec::new(),
+        };
+        let known: Vec<u32> = users.iter().copied().filter(|user| learned.knows(*user as usize)).collect();
+        let listed = |mut lists: std::vec::IntoIter<Vec<u32>>| -> Vec<Vec<u32>> {
+            let list = |user: &u32| match learned.knows(*user as usize) {
+                true => lists.next().unwrap_or_default(),
+                false => popular.clone(),
+            };
+            users.iter().map(list).collect()
+        };
         let mut systems = Vec::new();
         let n_systems = compared.len();
         for (at, (name, weights)) in compared.into_iter().enumerate() {
             let fusion = ranking::fuse(learned.sources(eligible), &weights)?;
-            let mut lists = Vec::with_capacity(users.len());
-            for some in users.chunks(USERS_AT_A_TIME) {
+            let mut lists = Vec::with_capacity(known.len());
+            for some in known.chunks(USERS_AT_A_TIME) {
                 let found = retrieve(&fusion, learned, eligible, some, top_k, config.exclude_seen)?;
                 lists.extend((0..some.len()).map(|at| found.list(at).0.to_vec()));
-                self.progress("evaluate", at * users.len() + lists.len(), n_systems * users.len(), "lists");
+                self.progress("evaluate", at * known.len() + lists.len(), n_systems * known.len(), "lists");
             }
-            systems.push(System { name: name.to_owned(), lists });
+            systems.push(System { name: name.to_owned(), lists: listed(lists.into_iter()) });
         }
         if !config.exclude_seen {
-            let lists =
-                users.iter().map(|user| own_history(&learned.history, eligible, *user, top_k)).collect();
-            systems.push(System { name: "history".to_owned(), lists });
+            let own = |user: &u32| own_history(&learned.history, eligible, *user, top_k);
+            let lists: Vec<Vec<u32>> = known.iter().map(own).collect();
+            systems.push(System { name: "history".to_owned(), lists: listed(lists.into_iter()) });
         }
         Ok(systems)
     }

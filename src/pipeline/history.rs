@@ -197,11 +197,13 @@ fn steps(interactions: &Csr, times: &[i64]) -> Vec<u32> {
     steps
 }
 
-/// Users × items between the end of a window and that of the next.
-pub(super) fn held_out(behavior: &Path, window: &str, n_users: usize, n_items: usize) -> Result<Csr, Error> {
-    let rows = lake::read(&behavior.join(window).join("held_out.parquet"), &["user_idx", "item_idx"])?;
+/// A table of what users turned to as users × items, at least `n_users × n_items`.
+pub(super) fn pairs(path: &Path, n_users: usize, n_items: usize) -> Result<Csr, Error> {
+    let rows = lake::read(path, &["user_idx", "item_idx"])?;
     let users = rows.column(0).as_primitive::<UInt32Type>().values();
     let items = rows.column(1).as_primitive::<UInt32Type>().values();
+    let reach = |known: usize, found: &[u32]| found.iter().fold(known, |n, idx| n.max(*idx as usize + 1));
+    let (n_users, n_items) = (reach(n_users, users), reach(n_items, items));
     Ok(Csr::from_coordinates(n_users, n_items, users, items, &vec![1f32; rows.num_rows()])?)
 }
 

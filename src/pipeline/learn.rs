@@ -30,7 +30,8 @@ impl Night<'_> {
                 return Ok(Report { facts: json!({}), note: "off: the job gives the weights".to_owned() });
             }
             let ids = night.ids()?;
-            let (learned, truth) = (night.learned("fit", None)?, night.truth("fit", &ids)?);
+            let (window, truth) = night.lesson(&ids)?;
+            let learned = night.learned(window, None)?;
             let groups = night.groups(&learned, &truth)?;
             if groups.is_empty() {
                 return Ok(Report { facts: json!({}), note: "no user to learn from".to_owned() });
@@ -79,8 +80,10 @@ impl Night<'_> {
         let (config, seed) = (self.job.spec.learning.clone(), self.job.spec.seed);
         let eligible = self.catalog_rows()?.eligible;
         let exclude_seen = self.job.spec.ranking.exclude_seen;
+        let n_users = learned.history.interactions.n_rows();
         let known = |user: u32| {
-            !truth.row(user as usize).0.is_empty()
+            (user as usize) < n_users
+                && !truth.row(user as usize).0.is_empty()
                 && !learned.history.interactions.row(user as usize).0.is_empty()
         };
         let mut users: Vec<u32> = (0..truth.n_rows() as u32).filter(|user| known(*user)).collect();

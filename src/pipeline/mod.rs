@@ -134,18 +134,7 @@ pub fn run(job: &Job, options: &Options, on_event: &mut dyn FnMut(Event)) -> Res
     let last = options.until_stage.as_deref().unwrap_or("publish");
 
     for stage in STAGES {
-        match stage {
-            "behavior" => night.behavior()?,
-            "catalog" => night.catalog()?,
-            "encode" => night.encode()?,
-            "factorize" => night.factorize()?,
-            "neighbors" => night.neighbors()?,
-            "profile" => night.profile()?,
-            "learn" => night.learn()?,
-            "rank" => night.rank()?,
-            "evaluate" => night.evaluate()?,
-            _ => night.publish()?,
-        }
+        night.stage_named(stage)?;
         if stage == last {
             break;
         }
@@ -153,10 +142,66 @@ pub fn run(job: &Job, options: &Options, on_event: &mut dyn FnMut(Event)) -> Res
     Ok(night.outcome(began.elapsed()))
 }
 
+/// The stages that lists on held-out behaviour need.
+const BACKTEST: [&str; 6] = ["behavior", "catalog", "encode", "factorize", "learn", "evaluate"];
+
+/// What an evaluation came to.
+pub struct Backtest {
+    /// Metrics of every system, as tables for people.
+    pub report: String,
+    /// The same and more as Parquet.
+    pub metrics: std::path::PathBuf,
+    /// Since the command began.
+    pub elapsed: Duration,
+}
+
+/// Evaluates a job offline: everything up to the metrics, and no list for tonight. A later run of the
+/// same date takes the stages over.
+///
+/// # Errors
+/// See [`Error`].
+pub fn evaluate(job: &Job, options: &Options, on_event: &mut dyn FnMut(Event)) -> Result<Backtest, Error> {
+    let began = Instant::now();
+    if !job.spec.evaluation.enabled {
+        let problem = "expected evaluation.enabled = true; found false".to_owned();
+        return Err(Error::Usage { problem });
+    }
+    let inputs = check::inputs(job)?;
+    current_is_ours(job)?;
+    let output = Output::open(&job.spec.output, &job.spec.name.0)?;
+    let mut night = Night::open(job, &inputs, &output, run_date(job, options), on_event)?;
+    for stage in BACKTEST {
+        night.stage_named(stage)?;
+    }
+    let report = night.done["evaluate"].facts["report"].as_str().unwrap_or("nobody to compare with\n");
+    Ok(Backtest {
+        report: report.to_owned(),
+        metrics: night.folder("evaluate").join("metrics"),
+        elapsed: began.elapsed(),
+    })
+}
+
 /// Sets the one thread count that rayon, candle and the SQL engine share; all cores where it is 0.
 pub fn use_threads(threads: usize) {
     // A pool that is there already (a second job in one process) keeps its size.
     let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
+}
+
+impl Night<'_> {
+    fn stage_named(&mut self, stage: &str) -> Result<(), Error> {
+        match stage {
+            "behavior" => self.behavior(),
+            "catalog" => self.catalog(),
+            "encode" => self.encode(),
+            "factorize" => self.factorize(),
+            "neighbors" => self.neighbors(),
+            "profile" => self.profile(),
+            "learn" => self.learn(),
+            "rank" => self.rank(),
+            "evaluate" => self.evaluate(),
+            _ => self.publish(),
+        }
+    }
 }
 
 fn run_date(job: &Job, options: &Options) -> NaiveDate {

@@ -70,7 +70,8 @@ impl Learned {
             let embedding = self.content.as_ref().map(|(users, _)| users.row(user));
             embedding.is_some_and(|embedding| embedding.iter().any(|value| *value != 0.0))
         };
-        !self.history.interactions.row(user).0.is_empty() || has_words()
+        user < self.history.interactions.n_rows()
+            && (!self.history.interactions.row(user).0.is_empty() || has_words())
     }
 
     /// The sources that this window has.

@@ -169,9 +169,10 @@ impl<'a> Night<'a> {
     /// The windows of time that models are fitted to, the earliest first: `fit`, whose future teaches the
     /// fusion, `train`, whose future is what the evaluation asks for, and `full`.
     pub(super) fn windows(&self) -> Vec<&'static str> {
-        let spec = &self.job.spec;
-        let wanted =
-            [("fit", spec.ranking.weights.is_none()), ("train", spec.evaluation.enabled), ("full", true)];
+        let (spec, inputs) = (&self.job.spec, self.inputs);
+        let fit = spec.ranking.weights.is_none() && inputs.valid.is_none();
+        let train = spec.evaluation.enabled && inputs.test.is_none();
+        let wanted = [("fit", fit), ("train", train), ("full", true)];
         wanted.into_iter().filter_map(|(name, wanted)| wanted.then_some(name)).collect()
     }
 
@@ -195,11 +196,33 @@ impl<'a> Night<'a> {
         Ok(history)
     }
 
+    /// What weights are learned from: a window, and what users turned to after it.
+    pub(super) fn lesson(&self, ids: &Ids) -> Result<(&'static str, Csr), Error> {
+        match self.inputs.valid {
+            Some(_) => Ok(("full", self.given("valid", ids)?)),
+            None => Ok(("fit", self.truth("fit", ids)?)),
+        }
+    }
+
+    /// What lists are compared with: a window, and what users turned to after it.
+    pub(super) fn exam(&self, ids: &Ids) -> Result<(&'static str, Csr), Error> {
+        match self.inputs.test {
+            Some(_) => Ok(("full", self.given("test", ids)?)),
+            None => Ok(("train", self.truth("train", ids)?)),
+        }
+    }
+
+    fn given(&self, name: &str, ids: &Ids) -> Result<Csr, Error> {
+        let path = self.folder("behavior").join(format!("{name}.parquet"));
+        history::pairs(&path, ids.users.len(), ids.items.len())
+    }
+
     /// What users turned to after a window.
-    pub(super) fn truth(&self, window: &str, ids: &Ids) -> Result<Csr, Error> {
+    fn truth(&self, window: &str, ids: &Ids) -> Result<Csr, Error> {
         let behavior = self.folder("behavior");
         if self.hold()? == Hold::Temporal {
-            return history::held_out(&behavior, window, ids.users.len(), ids.items.len());
+            let path = behavior.join(window).join("held_out.parquet");
+            return history::pairs(&path, ids.users.len(), ids.items.len());
         }
         let usable_times = self.behavior_facts()?.usable_times;
         let history = History::read(&behavior, "full", ids, usable_times)?;
@@ -267,6 +290,7 @@ impl<'a> Night<'a> {
                 events: &inputs.events,
                 items: inputs.items.as_ref(),
                 users: inputs.users.as_ref(),
+                given: inputs.given().collect(),
             };
             let facts = behavior::aggregate(
                 &lake,

@@ -1,6 +1,7 @@
 //! Integration tests: the real binary over real Parquet, each test in its own folder.
 
 mod architecture;
+mod evaluating;
 mod inputs;
 mod killed;
 mod mistakes;
