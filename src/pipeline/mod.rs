@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! events, items ─► behavior ─► catalog ─► encode ──► profile ─┐
-//!                     │                      │                ├─► learn ─► rank ─► evaluate ─► publish
+//!                     │                      │                ├─► learn ─► evaluate ─► rank ─► publish
 //!                     ├──► factorize ────────┼────────────────┤
 //!                     └──► neighbors ────────┴────────────────┘
 //! ```
@@ -47,8 +47,8 @@ pub const STAGES: [&str; 10] = [
     "neighbors",
     "profile",
     "learn",
-    "rank",
     "evaluate",
+    "rank",
     "publish",
 ];
 
