@@ -10,6 +10,7 @@ export CARGO_TARGET_DIR
 JOB ?= jobs/nightly.toml
 SHOP ?= data/shop
 SHOP_ARGS ?=
+DATA ?= data/bench
 
 LAMPLIGHTER := $(CARGO_TARGET_DIR)/release/lamplighter
 # insta appends the path of every snapshot that a test compares with.
@@ -18,7 +19,7 @@ SNAPSHOTS_IN_USE := $(CARGO_TARGET_DIR)/snapshots-in-use
 # Cargo tells a file's age by its time alone: another clone that builds here may leave newer results.
 BUILT_FROM := $(CARGO_TARGET_DIR)/built-from
 
-.PHONY: help source build data run test check fmt clippy snapshots doc audit shop clean-data
+.PHONY: help source build data run test check fmt clippy snapshots doc audit shop bench-quality clean-data
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -67,6 +68,9 @@ audit: ## Licences, sources and duplicates of dependencies (needs cargo-deny)
 
 shop: source ## Write a made-up shop (SHOP=data/shop, SHOP_ARGS='--users 1000 --events 100000 --dirty 0.01')
 	cargo run --release --locked --example shop -- $(SHOP) $(SHOP_ARGS)
+
+bench-quality: build ## Quality on public data sets (DATA=folder with gowalla/, ml-1m/, beauty/, online-retail/)
+	scripts/bench_quality.sh $(LAMPLIGHTER) $(DATA)
 
 clean-data: ## Remove what `make data` and `make shop` have written under data/
 	rm -rf data/complete-journey data/models/all-MiniLM-L6-v2 data/shop
