@@ -20,7 +20,6 @@ impl Night<'_> {
             .fingerprint("evaluate", &["behavior", "catalog", "encode", "factorize", "learn"])
             .add("config", &json!(spec.evaluation).to_string())
             .add("ranking", &json!(spec.ranking).to_string())
-            .add("learning", &json!(spec.learning).to_string())
             .add("linear", &json!(spec.linear).to_string())
             .add("profile", &json!(spec.profile).to_string())
             .add("threads", &spec.threads.to_string())
@@ -67,15 +66,9 @@ impl Night<'_> {
             let k = config.ks.first().copied().unwrap_or(10);
             let headline = evaluation::headline(&metrics, k).map_err(evaluation::Error::from)?;
             let text = evaluation::table(&metrics, k, "all").map_err(evaluation::Error::from)?;
-            // The test has been taken: what it held out is the freshest there is to learn from.
-            let weigh = night.job.spec.ranking.weights.is_none() && night.inputs.test.is_none();
-            let again = match weigh {
-                true => night.weigh("evaluate", &learned, &truth)?.facts,
-                false => json!({}),
-            };
             let note = format!("{} users with held-out items, {n_new} of them without history", users.len());
             let report = evaluation::report(&metrics, &config.ks).map_err(evaluation::Error::from)?;
-            Ok(Report { facts: json!({ "learned": again, "table": text, "report": report, "metrics": headline, "users": users.len(), "users_without_history": n_new }), note })
+            Ok(Report { facts: json!({ "table": text, "report": report, "metrics": headline, "users": users.len(), "users_without_history": n_new }), note })
         })?;
         let facts = &self.done["evaluate"].facts;
         self.metrics = facts["table"].as_str().map(str::to_owned);

@@ -32,55 +32,35 @@ impl Night<'_> {
             let ids = night.ids()?;
             let (window, truth) = night.lesson(&ids)?;
             let learned = night.learned(window, None)?;
-            night.weigh("learn", &learned, &truth)
+            let groups = night.groups(&learned, &truth)?;
+            if groups.is_empty() {
+                return Ok(Report { facts: json!({}), note: "no user to learn from".to_owned() });
+            }
+            let present = learned.present();
+            let found = learning::learn(&groups, present.len(), &night.job.spec.learning);
+            let named = |values: &dyn Fn(usize) -> f64| -> BTreeMap<&str, f64> {
+                present.iter().enumerate().map(|(at, source)| (source.name(), values(at))).collect()
+            };
+            let weights = named(&|at| f64::from(found.weights[at]));
+            let shown: Vec<String> = weights
+                .iter()
+                .filter(|(_, weight)| **weight > 0.0)
+                .map(|(name, weight)| format!("{name} {weight:.3}"))
+                .collect();
+            let note = format!("{} users; {}", groups.len(), shown.join(", "));
+            let facts = json!({
+                "weights": weights,
+                "users": groups.len(),
+                "k": night.job.spec.learning.k,
+                "ndcg": found.ndcg,
+                "ndcg_alone": named(&|at| found.alone[at]),
+            });
+            Ok(Report { facts, note })
         })
     }
 
-    /// Learns weights from what users turned to after a window.
-    pub(super) fn weigh(
-        &mut self,
-        stage: &'static str,
-        learned: &Learned,
-        truth: &Csr,
-    ) -> Result<Report, Error> {
-        let groups = self.groups(stage, learned, truth)?;
-        if groups.is_empty() {
-            return Ok(Report { facts: json!({}), note: "no user to learn from".to_owned() });
-        }
-        let present = learned.present();
-        let found = learning::learn(&groups, present.len(), &self.job.spec.learning);
-        let named = |values: &dyn Fn(usize) -> f64| -> BTreeMap<&str, f64> {
-            present.iter().enumerate().map(|(at, source)| (source.name(), values(at))).collect()
-        };
-        let weights = named(&|at| f64::from(found.weights[at]));
-        let shown: Vec<String> = weights
-            .iter()
-            .filter(|(_, weight)| **weight > 0.0)
-            .map(|(name, weight)| format!("{name} {weight:.3}"))
-            .collect();
-        let note = format!("{} users; {}", groups.len(), shown.join(", "));
-        let facts = json!({
-            "weights": weights,
-            "users": groups.len(),
-            "k": self.job.spec.learning.k,
-            "ndcg": found.ndcg,
-            "ndcg_alone": named(&|at| found.alone[at]),
-        });
-        Ok(Report { facts, note })
-    }
-
-    /// What each source counts for in the lists that are published: as it was learned last, from the days
-    /// that the evaluation had held out, once they had served as its test.
-    pub(super) fn final_weights(&self) -> Result<Weights, Error> {
-        let learned = &self.done["evaluate"].facts["learned"]["weights"];
-        match serde_json::from_value::<BTreeMap<String, f32>>(learned.clone()) {
-            Ok(named) => Ok(Weights::try_from(named)?),
-            Err(_) => self.weights(),
-        }
-    }
-
-    /// What each source counts for in the lists that are evaluated: as the job says, as was learned before
-    /// the test, or, where nothing could be learned, what users bought before and what similar users buy.
+    /// What each source counts for: as the job says, as was learned, or, where nothing could be learned,
+    /// what users bought before and what similar users buy.
     pub(super) fn weights(&self) -> Result<Weights, Error> {
         if let Some(weights) = self.job.spec.ranking.weights {
             return Ok(weights);
@@ -96,7 +76,7 @@ impl Night<'_> {
 
     /// The candidates of some users who came back: what any source lists first, with every source's
     /// standard score.
-    fn groups(&mut self, stage: &str, learned: &Learned, truth: &Csr) -> Result<Vec<Group>, Error> {
+    fn groups(&mut self, learned: &Learned, truth: &Csr) -> Result<Vec<Group>, Error> {
         let (config, seed) = (self.job.spec.learning.clone(), self.job.spec.seed);
         let eligible = self.catalog_rows()?.eligible;
         let exclude_seen = self.job.spec.ranking.exclude_seen;
@@ -143,7 +123,7 @@ impl Night<'_> {
                     n_relevant: wanted.len(),
                 });
             }
-            self.progress(stage, groups.len(), users.len(), "users");
+            self.progress("learn", groups.len(), users.len(), "users");
         }
         Ok(groups)
     }

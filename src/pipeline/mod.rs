@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! events, items ─► behavior ─► catalog ─► encode ──► profile ─┐
-//!                     │                      │                ├─► learn ─► evaluate ─► rank ─► publish
+//!                     │                      │                ├─► learn ─► rank ─► evaluate ─► publish
 //!                     ├──► factorize ────────┼────────────────┤
 //!                     └──► neighbors ────────┴────────────────┘
 //! ```
@@ -47,8 +47,8 @@ pub const STAGES: [&str; 10] = [
     "neighbors",
     "profile",
     "learn",
-    "evaluate",
     "rank",
+    "evaluate",
     "publish",
 ];
 

@@ -151,7 +151,7 @@ impl Night<'_> {
     pub(super) fn rank(&mut self) -> Result<(), Error> {
         let spec = &self.job.spec;
         let fingerprint = self
-            .fingerprint("rank", &["behavior", "catalog", "encode", "factorize", "learn", "evaluate"])
+            .fingerprint("rank", &["behavior", "catalog", "encode", "factorize", "learn"])
             .add("config", &json!(spec.ranking).to_string())
             .add("linear", &json!(spec.linear).to_string())
             .add("seed", &spec.seed.to_string())
@@ -159,7 +159,7 @@ impl Night<'_> {
             .add("threads", &spec.threads.to_string())
             .add("buckets", &spec.publish.buckets.0.to_string());
         self.stage("rank", fingerprint.hex(), |night, folder| {
-            let weights = night.final_weights()?;
+            let weights = night.weights()?;
             let learned = night.learned("full", Some(&weights))?;
             let catalog = night.catalog_rows()?;
             let config = &night.job.spec.ranking;
