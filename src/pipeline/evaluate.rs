@@ -84,18 +84,13 @@ impl Night<'_> {
         let alone = learned.present().into_iter().filter(|source| *source != Source::History);
         compared.extend(alone.map(|source| (source.name(), Weights::alone(source))));
         let top_k = self.job.spec.evaluation.longest();
-        let popular = match config.include_cold {
+        let fallback: Vec<u32> = match config.include_cold {
             true => popular::list(&learned.history, eligible, top_k).iter().map(|row| row.item).collect(),
             false => Vec::new(),
         };
-        let known: Vec<u32> = users.iter().copied().filter(|user| learned.knows(*user as usize)).collect();
-        let listed = |mut lists: std::vec::IntoIter<Vec<u32>>| -> Vec<Vec<u32>> {
-            let list = |user: &u32| match learned.knows(*user as usize) {
-                true => lists.next().unwrap_or_default(),
-                false => popular.clone(),
-            };
-            users.iter().map(list).collect()
-        };
+        let is_known = |user: u32| learned.knows(user as usize);
+        let known: Vec<u32> = users.iter().copied().filter(|user| is_known(*user)).collect();
+        let listed = |lists: Vec<Vec<u32>>| popular::fill(users, is_known, lists, &fallback);
         let mut systems = Vec::new();
         let n_systems = compared.len();
         for (at, (name, weights)) in compared.into_iter().enumerate() {
@@ -106,12 +101,12 @@ impl Night<'_> {
                 lists.extend((0..some.len()).map(|at| found.list(at).0.to_vec()));
                 self.progress("evaluate", at * known.len() + lists.len(), n_systems * known.len(), "lists");
             }
-            systems.push(System { name: name.to_owned(), lists: listed(lists.into_iter()) });
+            systems.push(System { name: name.to_owned(), lists: listed(lists) });
         }
         if !config.exclude_seen {
             let own = |user: &u32| own_history(&learned.history, eligible, *user, top_k);
             let lists: Vec<Vec<u32>> = known.iter().map(own).collect();
-            systems.push(System { name: "history".to_owned(), lists: listed(lists.into_iter()) });
+            systems.push(System { name: "history".to_owned(), lists: listed(lists) });
         }
         Ok(systems)
     }

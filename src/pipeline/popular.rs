@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::behavior::EVERYBODY;
 use crate::error::Error;
 use crate::lake;
 use crate::lake::table::{self, Layout};
@@ -9,9 +10,6 @@ use crate::ranking::{N_SOURCES, Ranked, Reason, Source};
 
 use super::history::History;
 use super::lists::{self, IdColumn};
-
-/// The segment of everybody.
-use crate::behavior::EVERYBODY;
 
 /// The list of a user without history: the most popular items, scored `ln(1 + decayed weight)`.
 pub(super) fn list(history: &History, eligible: &[bool], top_k: usize) -> Vec<Ranked> {
@@ -31,6 +29,18 @@ pub(super) fn list(history: &History, eligible: &[bool], top_k: usize) -> Vec<Ra
             }
         })
         .collect()
+}
+
+/// One list a user: those of `lists`, in order, for the users who are known, and `popular` for the others.
+pub(super) fn fill<T: Clone>(
+    users: &[u32],
+    is_known: impl Fn(u32) -> bool,
+    lists: impl IntoIterator<Item = T>,
+    popular: &T,
+) -> Vec<T> {
+    let mut lists = lists.into_iter();
+    let list = |user: &u32| if is_known(*user) { lists.next() } else { None };
+    users.iter().map(list).map(|list| list.unwrap_or_else(|| popular.clone())).collect()
 }
 
 /// Writes `popular_items`: the most popular items of each segment, and of `all`.

@@ -182,18 +182,12 @@ impl Night<'_> {
             let mut writers = BucketWriters::new(folder, night.job.spec.publish.buckets.0);
             let (mut n_rows, mut n_done) = (0, 0);
             for users in order.chunks(USERS_AT_A_TIME) {
-                let warm: Vec<u32> =
-                    users.iter().copied().filter(|user| (*user as usize) < n_users).collect();
+                let warm: Vec<u32> = users.iter().copied().filter(|user| is_known(*user)).collect();
                 let top_k = config.top_k.get();
                 let found =
                     retrieve(&fusion, &learned, &catalog.eligible, &warm, top_k, config.exclude_seen)?;
                 let found: Vec<ranking::List<'_>> = (0..warm.len()).map(|at| found.list(at)).collect();
-                let mut explained = fusion.explain(&warm, &found).into_iter();
-                let mut list = |user: &u32| match is_known(*user) {
-                    true => explained.next().unwrap_or_default(),
-                    false => popular.clone(),
-                };
-                let explained: Vec<Vec<Ranked>> = users.iter().map(&mut list).collect();
+                let explained = popular::fill(users, is_known, fusion.explain(&warm, &found), &popular);
                 n_rows += writers.write(&tables, &learned.history, users, &explained)?;
                 n_done += users.len();
                 night.progress("rank", n_done, order.len(), "users");

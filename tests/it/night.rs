@@ -188,6 +188,30 @@ fn users_without_history_get_the_popular_list_where_the_job_says_so() {
 }
 
 #[test]
+fn users_who_only_searched_do_not_move_the_lists_of_others() {
+    let shop = Shop::new(5_000, 0.0);
+    for file in shop.event_files() {
+        shop.rewrite(&file, |rows| {
+            let text = |name: &str| rows.column_by_name(name).expect("the column").as_string::<i32>().clone();
+            let (users, types) = (text("user_id"), text("event_type"));
+            let keep = users.iter().zip(&types).map(|(user, kind)| {
+                Some(!user.is_some_and(|user| user.ends_with('3')) || kind == Some("search"))
+            });
+            let keep = keep.collect::<arrow::array::BooleanArray>();
+            arrow::compute::filter_record_batch(&rows, &keep).expect("fewer rows")
+        });
+    }
+    let lists = |run: &std::path::Path| rows(&run.join("recommendations"), &["user_id", "item_id", "score"]);
+    let own = lists(&shop.run(&[]));
+    let searchers = |rows: &[Vec<String>]| rows.iter().filter(|row| row[0].ends_with('3')).count();
+    assert!(own.len() > 1_000 && searchers(&own) == 0, "without words nothing is known of them");
+    let mut with_cold = lists(&shop.run(&["--set", "ranking.include_cold=true"]));
+    assert!(searchers(&with_cold) > 100, "some of them searched");
+    with_cold.retain(|row| !row[0].ends_with('3'));
+    assert_eq!(with_cold, own);
+}
+
+#[test]
 fn ids_and_titles_come_back_as_they_went_in_whatever_is_in_them() {
     let shop = Shop::new(5_000, 0.0);
     let names =
