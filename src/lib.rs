@@ -4,6 +4,7 @@
 
 pub mod ids;
 pub mod matrix;
+mod random;
 
 pub mod lake;
 

@@ -2,6 +2,8 @@
 
 use rayon::prelude::*;
 
+use crate::random::split_mix;
+
 /// How often each user was drawn, a resample a row.
 pub(super) struct Resamples {
     counts: Vec<Vec<u16>>,
@@ -21,14 +23,6 @@ pub(super) fn resamples(n_users: usize, n_resamples: usize, seed: u64) -> Resamp
         counts
     };
     Resamples { counts: (0..n_resamples).into_par_iter().map(draw).collect() }
-}
-
-/// SplitMix64 (Steele, Lea and Flood, 2014).
-pub(super) fn split_mix(state: u64) -> u64 {
-    let mut z = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }
 
 /// The 2.5th and 97.5th percentile of the mean over the users that have a value.

@@ -1,8 +1,7 @@
 //! What is held out where it is not the latest days.
 
 use crate::matrix::{Csr, CsrError};
-
-use super::bootstrap::split_mix;
+use crate::random::split_mix;
 
 /// Interactions in two disjoint parts.
 pub struct Split {

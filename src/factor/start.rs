@@ -1,12 +1,14 @@
 //! The random start, drawn by counter so that no draw depends on another.
 
+use crate::random::split_mix;
+
 /// Rows for the items in `order`, each normal with standard deviation `0.1 / √rank`, zero-padded to
 /// `dim`. A row depends on the seed and the item's own index only.
 pub(super) fn normal(order: &[u32], rank: usize, dim: usize, seed: u64) -> Vec<f32> {
     let deviation = 0.1 / (rank as f64).sqrt();
     let mut rows = vec![0f32; order.len() * dim];
     for (row, &item) in rows.chunks_exact_mut(dim).zip(order) {
-        let stream = mixed(seed ^ mixed(u64::from(item)));
+        let stream = split_mix(seed ^ split_mix(u64::from(item)));
         for (counter, values) in row[..rank].chunks_mut(2).enumerate() {
             for (value, drawn) in values.iter_mut().zip(pair(stream, counter as u64)) {
                 *value = (deviation * drawn) as f32;
@@ -18,16 +20,8 @@ pub(super) fn normal(order: &[u32], rank: usize, dim: usize, seed: u64) -> Vec<f
 
 /// Two independent standard normal numbers (Box and Muller, 1958).
 fn pair(stream: u64, counter: u64) -> [f64; 2] {
-    let unit = |n: u64| ((mixed(stream.wrapping_add(n)) >> 11) as f64 + 0.5) / (1u64 << 53) as f64;
+    let unit = |n: u64| ((split_mix(stream.wrapping_add(n)) >> 11) as f64 + 0.5) / (1u64 << 53) as f64;
     let radius = (-2.0 * unit(2 * counter).ln()).sqrt();
     let (sine, cosine) = (std::f64::consts::TAU * unit(2 * counter + 1)).sin_cos();
     [radius * cosine, radius * sine]
-}
-
-/// SplitMix64's output function (Steele, Lea and Flood, 2014).
-fn mixed(n: u64) -> u64 {
-    let mut z = n.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }

@@ -223,11 +223,7 @@ impl Lake {
         let failed = |source| Error::Sql { statement: statement.to_owned(), source: Box::new(source) };
         self.runtime.block_on(async {
             let frame = self.frame(sql, params).await.map_err(failed)?;
-            let schema: SchemaRef = Arc::new(frame.schema().as_arrow().clone());
-            let batches = frame.collect().await.map_err(failed)?;
-            // A result's nullability may differ batch by batch from the plan's; the batches' own is right.
-            let schema = batches.first().map_or(schema, RecordBatch::schema);
-            arrow::compute::concat_batches(&schema, &batches).map_err(|error| failed(error.into()))
+            collect(frame).await.map_err(failed)
         })
     }
 
@@ -267,10 +263,7 @@ impl Lake {
             SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
         self.runtime.block_on(async {
             let frame = self.session.sql_with_options(sql, reads).await.map_err(failed)?;
-            let schema: SchemaRef = Arc::new(frame.schema().as_arrow().clone());
-            let batches = frame.collect().await.map_err(failed)?;
-            let schema = batches.first().map_or(schema, RecordBatch::schema);
-            arrow::compute::concat_batches(&schema, &batches).map_err(|error| failed(error.into()))
+            collect(frame).await.map_err(failed)
         })
     }
 
@@ -283,6 +276,15 @@ impl Lake {
             params.iter().map(|(name, value)| ((*name).to_owned(), value.scalar())).collect();
         frame.with_param_values(values)
     }
+}
+
+/// A result in one batch.
+async fn collect(frame: DataFrame) -> Result<RecordBatch, DataFusionError> {
+    let schema: SchemaRef = Arc::new(frame.schema().as_arrow().clone());
+    let batches = frame.collect().await?;
+    // A result's nullability may differ batch by batch from the plan's; the batches' own is right.
+    let schema = batches.first().map_or(schema, RecordBatch::schema);
+    Ok(arrow::compute::concat_batches(&schema, &batches)?)
 }
 
 impl Param {

@@ -3,6 +3,7 @@
 use rayon::prelude::*;
 
 use crate::matrix::{Csr, Dense, View, ViewMut, add_product};
+use crate::random::split_mix;
 
 use super::Error;
 
@@ -49,10 +50,8 @@ pub(super) fn fit(
 fn start(n_rows: usize, rank: usize, seed: u64) -> Vec<f64> {
     (0..(n_rows * rank) as u64)
         .map(|at| {
-            let mut z = seed.wrapping_add((at + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
-            z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-            z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-            (z ^ (z >> 31)) as f64 / u64::MAX as f64 - 0.5
+            let drawn = split_mix(seed.wrapping_add(at.wrapping_mul(0x9E37_79B9_7F4A_7C15)));
+            drawn as f64 / u64::MAX as f64 - 0.5
         })
         .collect()
 }

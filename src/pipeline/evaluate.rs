@@ -17,13 +17,8 @@ impl Night<'_> {
     pub(super) fn evaluate(&mut self) -> Result<(), Error> {
         let spec = &self.job.spec;
         let fingerprint = self
-            .fingerprint("evaluate", &["behavior", "catalog", "encode", "factorize", "learn"])
-            .add("config", &json!(spec.evaluation).to_string())
-            .add("ranking", &json!(spec.ranking).to_string())
-            .add("linear", &json!(spec.linear).to_string())
-            .add("profile", &json!(spec.profile).to_string())
-            .add("threads", &spec.threads.to_string())
-            .add("seed", &spec.seed.to_string());
+            .models_fingerprint("evaluate", &["behavior", "catalog", "encode", "factorize", "learn"])
+            .add("config", &json!(spec.evaluation).to_string());
         self.stage("evaluate", fingerprint.hex(), |night, folder| {
             let (config, seed) = (&night.job.spec.evaluation, night.job.spec.seed);
             if !config.enabled {

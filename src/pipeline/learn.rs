@@ -8,6 +8,7 @@ use serde_json::json;
 use crate::error::Error;
 use crate::learning::{self, Group};
 use crate::matrix::Csr;
+use crate::random::split_mix;
 use crate::ranking::{self, List, Source, Weights};
 
 use super::rank::{Learned, USERS_AT_A_TIME, retrieve};
@@ -17,14 +18,9 @@ impl Night<'_> {
     pub(super) fn learn(&mut self) -> Result<(), Error> {
         let spec = &self.job.spec;
         let fingerprint = self
-            .fingerprint("learn", &["behavior", "catalog", "encode", "factorize"])
+            .models_fingerprint("learn", &["behavior", "catalog", "encode", "factorize"])
             .add("learning", &json!(spec.learning).to_string())
-            .add("linear", &json!(spec.linear).to_string())
-            .add("profile", &json!(spec.profile).to_string())
-            .add("ranking", &json!(spec.ranking).to_string())
-            .add("evaluation", &json!(spec.evaluation).to_string())
-            .add("seed", &spec.seed.to_string())
-            .add("threads", &spec.threads.to_string());
+            .add("evaluation", &json!(spec.evaluation).to_string());
         self.stage("learn", fingerprint.hex(), |night, _| {
             if night.job.spec.ranking.weights.is_some() {
                 return Ok(Report { facts: json!({}), note: "off: the job gives the weights".to_owned() });
@@ -131,7 +127,5 @@ impl Night<'_> {
 
 /// A user's lot, the same on every machine.
 fn draw(seed: u64, user: u32) -> u64 {
-    let mut z = seed.wrapping_add(u64::from(user).wrapping_mul(0x9E37_79B9_7F4A_7C15));
-    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    z ^ (z >> 31)
+    split_mix(seed ^ split_mix(u64::from(user)))
 }

@@ -126,20 +126,16 @@ pub struct Outcome {
 /// See [`Error`]; `CURRENT` still names the run it named before.
 pub fn run(job: &Job, options: &Options, on_event: &mut dyn FnMut(Event)) -> Result<Outcome, Error> {
     let began = Instant::now();
-    let date = run_date(job, options);
-    let inputs = check::inputs(job)?;
-    current_is_ours(job)?;
-    let output = Output::open(&job.spec.output, &job.spec.name.0)?;
-    let mut night = Night::open(job, &inputs, &output, date, on_event)?;
     let last = options.until_stage.as_deref().unwrap_or("publish");
-
-    for stage in STAGES {
-        night.stage_named(stage)?;
-        if stage == last {
-            break;
+    at_night(job, options, on_event, |mut night| {
+        for stage in STAGES {
+            night.stage_named(stage)?;
+            if stage == last {
+                break;
+            }
         }
-    }
-    Ok(night.outcome(began.elapsed()))
+        Ok(night.outcome(began.elapsed()))
+    })
 }
 
 /// The stages that lists on held-out behaviour need.
@@ -166,19 +162,30 @@ pub fn evaluate(job: &Job, options: &Options, on_event: &mut dyn FnMut(Event)) -
         let problem = "expected evaluation.enabled = true; found false".to_owned();
         return Err(Error::Usage { problem });
     }
+    at_night(job, options, on_event, |mut night| {
+        for stage in BACKTEST {
+            night.stage_named(stage)?;
+        }
+        let report = night.done["evaluate"].facts["report"].as_str().unwrap_or("nobody to compare with\n");
+        Ok(Backtest {
+            report: report.to_owned(),
+            metrics: night.folder("evaluate").join("metrics"),
+            elapsed: began.elapsed(),
+        })
+    })
+}
+
+/// Checks the inputs, locks the output and opens tonight's run for some work.
+fn at_night<T>(
+    job: &Job,
+    options: &Options,
+    on_event: &mut dyn FnMut(Event),
+    work: impl FnOnce(Night<'_>) -> Result<T, Error>,
+) -> Result<T, Error> {
     let inputs = check::inputs(job)?;
     current_is_ours(job)?;
     let output = Output::open(&job.spec.output, &job.spec.name.0)?;
-    let mut night = Night::open(job, &inputs, &output, run_date(job, options), on_event)?;
-    for stage in BACKTEST {
-        night.stage_named(stage)?;
-    }
-    let report = night.done["evaluate"].facts["report"].as_str().unwrap_or("nobody to compare with\n");
-    Ok(Backtest {
-        report: report.to_owned(),
-        metrics: night.folder("evaluate").join("metrics"),
-        elapsed: began.elapsed(),
-    })
+    work(Night::open(job, &inputs, &output, run_date(job, options), on_event)?)
 }
 
 /// Sets the one thread count that rayon, candle and the SQL engine share; all cores where it is 0.

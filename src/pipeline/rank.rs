@@ -151,12 +151,7 @@ impl Night<'_> {
     pub(super) fn rank(&mut self) -> Result<(), Error> {
         let spec = &self.job.spec;
         let fingerprint = self
-            .fingerprint("rank", &["behavior", "catalog", "encode", "factorize", "learn"])
-            .add("config", &json!(spec.ranking).to_string())
-            .add("linear", &json!(spec.linear).to_string())
-            .add("seed", &spec.seed.to_string())
-            .add("profile", &json!(spec.profile).to_string())
-            .add("threads", &spec.threads.to_string())
+            .models_fingerprint("rank", &["behavior", "catalog", "encode", "factorize", "learn"])
             .add("buckets", &spec.publish.buckets.0.to_string());
         self.stage("rank", fingerprint.hex(), |night, folder| {
             let weights = night.weights()?;

@@ -140,6 +140,17 @@ impl<'a> Night<'a> {
         fingerprint
     }
 
+    /// The same with what lists are made with: every model but the factors, and the fusion.
+    pub(super) fn models_fingerprint(&self, stage: &str, reads: &[&str]) -> Fingerprint {
+        let spec = &self.job.spec;
+        self.fingerprint(stage, reads)
+            .add("linear", &json!(spec.linear).to_string())
+            .add("profile", &json!(spec.profile).to_string())
+            .add("ranking", &json!(spec.ranking).to_string())
+            .add("seed", &spec.seed.to_string())
+            .add("threads", &spec.threads.to_string())
+    }
+
     fn lake(&mut self) -> Result<Lake, Error> {
         match self.lake.take() {
             Some(lake) => Ok(lake),

@@ -85,9 +85,9 @@ fn modules_name_only_what_the_law_allows() {
             let allowed = match (module.as_str(), place, other) {
                 ("cli" | "pipeline" | "lib" | "main", _, _) => named != "cli" || module == "main",
                 ("job" | "error", _, _) => named != "pipeline" && named != "cli",
-                ("matrix" | "ids", _, _) => named == module,
+                ("matrix" | "ids" | "random", _, _) => named == module,
                 (_, Some(place), Some(other)) => other <= place,
-                (_, Some(_), None) => ["matrix", "ids", "tests"].contains(&named),
+                (_, Some(_), None) => ["matrix", "ids", "random", "tests"].contains(&named),
                 _ => true,
             };
             if !allowed && !named.is_empty() {

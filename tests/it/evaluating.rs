@@ -76,9 +76,7 @@ fn a_given_test_table_is_scored_as_leader_boards_score_it() {
 #[test]
 fn an_evaluation_prints_every_slice_and_publishes_nothing() {
     let shop = Shop::new(5_000, 0.0);
-    let job = std::fs::read_to_string(shop.path("job.toml")).expect("the job");
-    let weights = job.lines().find(|line| line.starts_with("weights")).expect("weights");
-    std::fs::write(shop.path("job.toml"), job.replace(weights, "")).expect("the job");
+    shop.without_weights();
     let output = shop.lamplighter(&["evaluate", "job.toml", "--date", "2026-11-21"]);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -98,9 +96,7 @@ fn an_evaluation_prints_every_slice_and_publishes_nothing() {
 #[test]
 fn weights_can_be_learned_from_a_given_table() {
     let shop = Shop::new(5_000, 0.0);
-    let job = std::fs::read_to_string(shop.path("job.toml")).expect("the job");
-    let weights = job.lines().find(|line| line.starts_with("weights")).expect("weights");
-    std::fs::write(shop.path("job.toml"), job.replace(weights, "")).expect("the job");
+    shop.without_weights();
     // Everybody turns to the same item: popularity alone would never have said so of the rarest.
     let run = shop.run(&[]);
     let lists = rows(&run.join("recommendations"), &["user_id", "item_id", "rank", "history_score"]);

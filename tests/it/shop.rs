@@ -63,6 +63,13 @@ buckets = 4
         std::fs::write(self.path("job.toml"), job).expect("a job file");
     }
 
+    /// Leaves what each source counts for to be learned.
+    pub(crate) fn without_weights(&self) {
+        let job = std::fs::read_to_string(self.path("job.toml")).expect("the job");
+        let weights = job.lines().find(|line| line.starts_with("weights")).expect("weights");
+        std::fs::write(self.path("job.toml"), job.replace(weights, "")).expect("the job");
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
