@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::{
     behavior, catalog, encoder, evaluation, factor, job, lake, linear, matrix, neighbors, profile, publish,
-    ranking, retrieval,
+    ranking, repeat, retrieval, tuning,
 };
 
 /// Anything a command can fail with.
@@ -54,6 +54,12 @@ pub enum Error {
     /// The linear models failed.
     #[error("linear: {0}")]
     Linear(#[from] linear::Error),
+    /// The repeat model failed.
+    #[error("repeat: {0}")]
+    Repeat(#[from] repeat::Error),
+    /// The search failed.
+    #[error("tune: {0}")]
+    Tune(#[from] tuning::Error),
     /// The neighbors stage failed.
     #[error("neighbors: {0}")]
     Neighbors(#[from] neighbors::Error),
@@ -137,6 +143,7 @@ impl Error {
             | Self::OtherJob { .. }
             | Self::Lake(lake::Error::Input(_) | lake::Error::Refused { .. })
             | Self::Linear(linear::Error::Config { .. })
+            | Self::Repeat(repeat::Error::Config { .. })
             | Self::Behavior(behavior::Error::Statement { .. } | behavior::Error::Parse { .. })
             | Self::Catalog(catalog::Error::Rule { .. }) => 2,
             _ => 1,

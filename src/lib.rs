@@ -10,15 +10,18 @@ pub mod lake;
 
 pub mod behavior;
 pub mod catalog;
+pub mod cold;
 pub mod encoder;
 pub mod factor;
 pub mod linear;
 pub mod neighbors;
 pub mod profile;
 pub mod ranking;
+pub mod repeat;
 pub mod retrieval;
 
 pub mod learning;
+pub mod tuning;
 
 pub mod evaluation;
 pub mod publish;

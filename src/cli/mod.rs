@@ -8,6 +8,7 @@
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use chrono::NaiveDate;
 use clap::{Args, Parser, Subcommand};
@@ -72,6 +73,14 @@ enum Command {
     /// with its 95 % interval. Held out are the latest days, each user's last item, a random share
     /// (`evaluation.split`), or what a table says (`evaluation.test`). Publishes nothing.
     Evaluate(EvaluateArgs),
+    /// Search for better values of a job's keys; change nothing.
+    ///
+    /// One source's keys are tried at a time, its model is fitted again, the weights of all sources are
+    /// learned anew, and NDCG is measured on users not learned from. All of it happens before what the
+    /// evaluation holds out. Every trial is in `tuning/trials.parquet` under the output, the better values
+    /// in `tuning/tuned.toml`: `lamplighter run JOB --with FILE` takes them. A search that was stopped
+    /// goes on where it was.
+    Tune(TuneArgs),
     /// Check a job and its inputs; compute nothing.
     ///
     /// Reads the job file, the footers of all input files and the model folder, and says what is
@@ -94,9 +103,18 @@ enum Command {
 struct JobArgs {
     /// The job file.
     job: PathBuf,
+    /// Lay the keys of another file over the job's, as of one that `tune` wrote; repeatable.
+    #[arg(long, value_name = "FILE")]
+    with: Vec<PathBuf>,
     /// Override one key of the job; repeatable.
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
+}
+
+impl JobArgs {
+    fn load(&self) -> Result<job::Job, job::Error> {
+        job::load(&self.job, &self.with, &self.set)
+    }
 }
 
 #[derive(Args)]
@@ -121,6 +139,35 @@ struct EvaluateArgs {
     /// The run date, YYYY-MM-DD: later events are in the future. Default: the job's `date`, or today.
     #[arg(long)]
     date: Option<NaiveDate>,
+}
+
+#[derive(Args)]
+struct TuneArgs {
+    #[command(flatten)]
+    job: JobArgs,
+    /// The run date, YYYY-MM-DD: later events are in the future. Default: the job's `date`, or today.
+    #[arg(long)]
+    date: Option<NaiveDate>,
+    /// How long to search: 90s, 30m, 2h. The trial that is running then is finished.
+    #[arg(long, default_value = "30m", value_name = "TIME", value_parser = duration)]
+    budget: Duration,
+    /// The most trials, those of an earlier search that goes on included.
+    #[arg(long, default_value_t = 1_000)]
+    trials: usize,
+}
+
+/// A number and `s`, `m` or `h`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let expected = || format!("expected a time such as 90s, 30m or 2h; found `{text}`");
+    let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(expected)?;
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3_600,
+        _ => return Err(expected()),
+    };
+    let number: u32 = number.parse().map_err(|_| expected())?;
+    Ok(Duration::from_secs(seconds * u64::from(number)))
 }
 
 #[derive(Subcommand)]
@@ -296,7 +343,7 @@ fn report(error: &Error) {
 fn dispatch(command: Command, progress: &mut Progress) -> Result<String, Error> {
     match command {
         Command::Run(args) => {
-            let job = job::load(&args.job.job, &args.job.set)?;
+            let job = args.job.load()?;
             pipeline::use_threads(job.spec.threads);
             let options = pipeline::Options { date: args.date, until_stage: args.stage };
             if args.dry_run {
@@ -306,23 +353,31 @@ fn dispatch(command: Command, progress: &mut Progress) -> Result<String, Error> 
             Ok(summary::text(&outcome))
         }
         Command::Evaluate(args) => {
-            let job = job::load(&args.job.job, &args.job.set)?;
+            let job = args.job.load()?;
             pipeline::use_threads(job.spec.threads);
             let options = pipeline::Options { date: args.date, until_stage: None };
             let found = pipeline::evaluate(&job, &options, &mut |event| progress.on(event))?;
             Ok(summary::of_backtest(&found))
         }
+        Command::Tune(args) => {
+            let job = args.job.load()?;
+            pipeline::use_threads(job.spec.threads);
+            let options = pipeline::Options { date: args.date, until_stage: None };
+            let budget = pipeline::Budget { time: args.budget, trials: args.trials };
+            let found = pipeline::tune(&job, &options, budget, &mut |event| progress.on(event))?;
+            Ok(summary::of_search(&found))
+        }
         Command::Check(args) => {
-            let job = job::load(&args.job, &args.set)?;
+            let job = args.load()?;
             pipeline::check(&job)
         }
         Command::Show(show) => match show {
-            Show::User(args) => pipeline::show::user(&job::load(&args.job, &[])?, &args.id, args.k),
-            Show::Item(args) => pipeline::show::item(&job::load(&args.job, &[])?, &args.id, args.k),
-            Show::Query(args) => pipeline::show::query(&job::load(&args.job, &[])?, &args.id, args.k),
-            Show::Run { job, run } => pipeline::show::run(&job::load(&job, &[])?, run.as_deref()),
+            Show::User(args) => pipeline::show::user(&job::load(&args.job, &[], &[])?, &args.id, args.k),
+            Show::Item(args) => pipeline::show::item(&job::load(&args.job, &[], &[])?, &args.id, args.k),
+            Show::Query(args) => pipeline::show::query(&job::load(&args.job, &[], &[])?, &args.id, args.k),
+            Show::Run { job, run } => pipeline::show::run(&job::load(&job, &[], &[])?, run.as_deref()),
         },
-        Command::Sql(args) => pipeline::show::sql(&job::load(&args.job, &[])?, &args.statement),
+        Command::Sql(args) => pipeline::show::sql(&job::load(&args.job, &[], &[])?, &args.statement),
         Command::Encode(args) => {
             pipeline::use_threads(args.threads);
             let task = pipeline::plumbing::Encode {

@@ -62,6 +62,14 @@ impl Progress {
                 self.clear();
                 self.stage_line(stage, &format!("{:.1} s  {note}", elapsed.as_secs_f64()));
             }
+            Event::Tried { number, note } => {
+                self.clear();
+                if self.bars {
+                    eprintln!("  trial {number:<6} {note}");
+                } else {
+                    tracing::info!(trial = number, "{note}");
+                }
+            }
             Event::Warning(text) => {
                 self.clear();
                 tracing::warn!("{text}");

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::pipeline::{Backtest, Outcome, show};
+use crate::pipeline::{Backtest, Outcome, Search, show};
 
 pub(super) fn text(outcome: &Outcome) -> String {
     let manifest = &outcome.manifest;
@@ -34,6 +34,16 @@ pub(super) fn text(outcome: &Outcome) -> String {
 pub(super) fn of_backtest(found: &Backtest) -> String {
     let (metrics, elapsed) = (from_here(&found.metrics), found.elapsed.as_secs_f64());
     format!("{}\n  {elapsed:.1} s\n\nall metrics: {}\n", found.report, metrics.display())
+}
+
+pub(super) fn of_search(found: &Search) -> String {
+    let (trials, elapsed) = (from_here(&found.trials), found.elapsed.as_secs_f64());
+    let mut text = format!("{}\n  {elapsed:.1} s\n\nall trials: {}\n", found.report, trials.display());
+    if let Some(tuned) = &found.tuned {
+        let tuned = from_here(tuned);
+        text += &format!("better keys: {0}\nnext: lamplighter run JOB --with {0}\n", tuned.display());
+    }
+    text
 }
 
 /// The path as a person in the current folder would write it.

@@ -49,8 +49,9 @@ pub struct Config {
     pub test: Option<String>,
     /// Such a table to learn the sources' weights from.
     pub valid: Option<String>,
-    /// What is held out. Without usable times it is a random share in any case.
-    pub split: Hold,
+    /// What is held out. Where it is not said: the latest days, if enough users came back in them, else
+    /// each user's last item. Without usable times it is a random share in any case.
+    pub split: Option<Hold>,
     /// Where `split` is temporal: how many days at the end of the history are held out.
     pub test_days: f64,
     /// Where `split` is random: the share of each user's items held out.
@@ -67,7 +68,7 @@ struct Raw {
     enabled: bool,
     test: Option<String>,
     valid: Option<String>,
-    split: Hold,
+    split: Option<Hold>,
     test_days: f64,
     test_share: f64,
     ks: Vec<usize>,
@@ -75,11 +76,10 @@ struct Raw {
 }
 
 /// What an evaluation holds out.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Hold {
     /// Everything after a moment, as a night would have met it.
-    #[default]
     Temporal,
     /// Each user's last item, as sequence recommenders are compared.
     LeaveLastOut,
@@ -152,7 +152,7 @@ impl Default for Config {
             enabled: true,
             test: None,
             valid: None,
-            split: Hold::Temporal,
+            split: None,
             test_days: 7.0,
             test_share: 0.2,
             ks: vec![10, 20, 50],

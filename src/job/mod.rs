@@ -10,7 +10,9 @@ use chrono::NaiveDate;
 use serde::{Deserialize, Serialize};
 
 use crate::lake::input;
-use crate::{behavior, catalog, encoder, evaluation, factor, learning, linear, neighbors, profile, ranking};
+use crate::{
+    behavior, catalog, encoder, evaluation, factor, learning, linear, neighbors, profile, ranking, repeat,
+};
 
 /// One nightly job. See the module doc of each room for its table's keys.
 #[derive(Clone, Debug)]
@@ -62,6 +64,9 @@ pub struct Spec {
     /// Item-item models of a user's history.
     #[serde(default)]
     pub linear: linear::Config,
+    /// How likely users are to turn to their own items again.
+    #[serde(default)]
+    pub repeat: repeat::Config,
     /// How sources' weights are learned, where `ranking.weights` does not give them.
     #[serde(default)]
     pub learning: learning::Config,
@@ -228,14 +233,67 @@ impl TryFrom<String> for Date {
     }
 }
 
-/// Reads and validates a job file, each `--set` applied in order.
+/// Reads and validates a job file, the keys of other files laid over it, each `--set` applied in order.
 ///
 /// # Errors
 /// See [`Error`]; the message shows the line.
-pub fn load(path: &Path, sets: &[String]) -> Result<Job, Error> {
-    let read = std::fs::read_to_string(path);
-    let text = read.map_err(|source| Error::Read { path: path.to_owned(), source })?;
-    let text = if sets.is_empty() { text } else { with_sets(path, &text, sets)? };
+pub fn load(path: &Path, with: &[PathBuf], sets: &[String]) -> Result<Job, Error> {
+    let mut text = read(path)?;
+    for other in with {
+        let over: toml::Table = toml::from_str(&read(other)?).map_err(|error| parse_error(other, &error))?;
+        let mut job: toml::Table = toml::from_str(&text).map_err(|error| parse_error(path, &error))?;
+        lay_over(&mut job, over);
+        text = toml::to_string(&job)
+            .map_err(|error| Error::Parse { path: other.clone(), excerpt: error.to_string() })?;
+    }
+    parse(path, if sets.is_empty() { text } else { with_sets(path, &text, sets)? })
+}
+
+impl Job {
+    /// The same job with some keys set.
+    ///
+    /// # Errors
+    /// As of [`load`].
+    pub fn with(&self, sets: &[String]) -> Result<Self, Error> {
+        parse(&self.path, with_sets(&self.path, &self.text, sets)?)
+    }
+
+    /// A number of the job as it is after defaults, by its key.
+    pub fn number(&self, key: &str) -> Option<f64> {
+        let (table, name) = key.split_once('.')?;
+        let spec = &self.spec;
+        let table = match table {
+            "factors" => serde_json::to_value(&spec.factors),
+            "linear" => serde_json::to_value(&spec.linear),
+            "repeat" => serde_json::to_value(&spec.repeat),
+            _ => return None,
+        };
+        table.ok()?.get(name)?.as_f64()
+    }
+}
+
+/// Some keys as the text of a file to be laid over a job.
+pub fn overlay(sets: &[String]) -> Result<String, Error> {
+    with_sets(Path::new(""), "", sets)
+}
+
+fn read(path: &Path) -> Result<String, Error> {
+    std::fs::read_to_string(path).map_err(|source| Error::Read { path: path.to_owned(), source })
+}
+
+/// Tables are merged; all else is replaced.
+fn lay_over(under: &mut toml::Table, over: toml::Table) {
+    for (key, value) in over {
+        match (under.get_mut(&key), value) {
+            (Some(toml::Value::Table(under)), toml::Value::Table(over)) => lay_over(under, over),
+            (_, value) => {
+                under.insert(key, value);
+            }
+        }
+    }
+}
+
+fn parse(path: &Path, text: String) -> Result<Job, Error> {
     let parsed: Result<Spec, toml::de::Error> = toml::from_str(&text);
     let mut spec = parsed.map_err(|error| parse_error(path, &error))?;
     spec.resolve(path.parent().unwrap_or(Path::new("")));

@@ -17,7 +17,7 @@ fn load_text(text: &str, sets: &[&str]) -> Result<Job, Error> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("job.toml");
     std::fs::write(&path, text).unwrap();
-    load(&path, &sets.iter().map(|set| (*set).to_owned()).collect::<Vec<_>>())
+    load(&path, &[], &sets.iter().map(|set| (*set).to_owned()).collect::<Vec<_>>())
 }
 
 #[track_caller]
@@ -61,6 +61,6 @@ fn mistakes_are_shown_with_their_line() {
 
 #[test]
 fn a_job_file_that_is_not_there_is_named() {
-    let message = load(Path::new("nowhere/job.toml"), &[]).unwrap_err().to_string();
+    let message = load(Path::new("nowhere/job.toml"), &[], &[]).unwrap_err().to_string();
     assert_eq!(message, "cannot read the job file nowhere/job.toml");
 }

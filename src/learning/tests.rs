@@ -9,7 +9,7 @@ fn groups(n: usize) -> Vec<Group> {
     };
     (0..n)
         .map(|_| {
-            let mut group = Group { scores: Vec::new(), relevant: Vec::new(), n_relevant: 5 };
+            let mut group = Group { scores: Vec::new(), relevant: Vec::new(), n_relevant: 5, segment: 0 };
             for at in 0..60 {
                 let signal = f32::from(at % 15 == 0);
                 group.scores.extend([signal + noise() * 2.0, signal + noise() * 2.0, noise() * 2.0]);
@@ -30,23 +30,25 @@ fn ndcg_is_its_definition() {
         scores: vec![0.1, 0.9, 0.5, 0.5, 0.2],
         relevant: vec![true, false, true, true, false],
         n_relevant: 4,
+        segment: 0,
     };
     // Order by score: 1, 2, 3, 4, 0; cut at 3: hits at ranks 2 and 3 of an ideal of three.
     let discount = |rank: f64| 1.0 / (rank + 1.0).log2();
     let expected = (discount(2.0) + discount(3.0)) / (discount(1.0) + discount(2.0) + discount(3.0));
-    assert!((group.ndcg(&[1.0], 3, &mut Vec::new()) - expected).abs() < 1e-12);
+    let ndcg = |group: &Group| group.ndcg(|at| group.scores[at], 3, &mut Vec::new());
+    assert!((ndcg(&group) - expected).abs() < 1e-12);
     let nothing = Group { n_relevant: 0, relevant: vec![false; 5], ..group };
-    assert_eq!(nothing.ndcg(&[1.0], 3, &mut Vec::new()), 0.0);
+    assert_eq!(ndcg(&nothing), 0.0);
 }
 
 #[test]
 fn signals_are_weighed_alike_and_noise_hardly() {
     let learned = learn(&groups(400), 3, &config());
-    assert!(learned.weights[0] > 0.5 && learned.weights[1] > 0.5, "{:?}", learned.weights);
-    assert!(learned.weights[2] < 0.3, "{:?}", learned.weights);
+    let weights = &learned.mix.all;
+    assert!(weights[0] > 0.5 && weights[1] > 0.5 && weights[2] < 0.3, "{weights:?}");
     assert!(learned.alone.iter().all(|alone| learned.ndcg > *alone), "{learned:?}");
-    let largest = learned.weights.iter().copied().fold(0.0, f32::max);
-    assert_eq!(largest, 1.0);
+    assert_eq!(weights.iter().copied().fold(0.0, f32::max), 1.0);
+    assert!(learned.lift.gain.interval().0 > 0.0, "{:?}", learned.lift);
 }
 
 #[test]
@@ -54,9 +56,9 @@ fn what_is_learned_holds_for_other_users() {
     let all = groups(800);
     let (learn_from, other) = all.split_at(400);
     let learned = learn(learn_from, 3, &config());
-    let ascent = Ascent { groups: other, n_sources: 3, k: 10 };
-    assert!(ascent.ndcg(&learned.weights) > ascent.ndcg(&[1.0, 0.0, 0.0]));
-    assert!(ascent.ndcg(&learned.weights) > ascent.ndcg(&[1.0, 1.0, 1.0]));
+    let other = Candidates::new(other.iter().collect(), 3, 10);
+    assert!(other.ndcg(&learned.mix.all) > other.ndcg(&[1.0, 0.0, 0.0]));
+    assert!(other.ndcg(&learned.mix.all) > other.ndcg(&[1.0, 1.0, 1.0]));
 }
 
 #[test]
@@ -67,4 +69,47 @@ fn threads_change_nothing() {
         pool.install(|| learn(&groups, 3, &config()))
     };
     assert_eq!(learned(1), learned(2));
+}
+
+#[test]
+fn a_segment_of_another_taste_has_its_own_weights_and_one_of_the_same_has_not() {
+    let mut groups = groups(1_200);
+    for (at, group) in groups.iter_mut().enumerate() {
+        group.segment = (at % 3) as u32;
+        if group.segment == 2 {
+            // Here the third source has the signal, and the first the noise.
+            group.scores.chunks_exact_mut(3).for_each(|scores| scores.swap(0, 2));
+        }
+    }
+    let learned = learn(&groups, 3, &Config { segment_users: 300, ..config() });
+    let segments: Vec<u32> = learned.mix.segments.iter().map(|(segment, _)| *segment).collect();
+    assert!(segments.contains(&2), "{segments:?}");
+    let own = &learned.mix.segments.iter().find(|(segment, _)| *segment == 2).unwrap().1;
+    assert!(own[2] > 2.0 * own[0], "{own:?}");
+    let few = learn(&groups, 3, &Config { segment_users: 500, ..config() });
+    assert!(few.mix.segments.is_empty(), "a small segment has everybody's");
+
+    let same: Vec<Group> = self::groups(1_200)
+        .into_iter()
+        .enumerate()
+        .map(|(at, group)| Group { segment: (at % 2) as u32, ..group })
+        .collect();
+    let learned = learn(&same, 3, &Config { segment_users: 300, ..config() });
+    let weights = &learned.mix.all;
+    for (_, own) in &learned.mix.segments {
+        assert!(own.iter().zip(weights).all(|(own, all)| (own - all).abs() < 0.6), "{own:?} {weights:?}");
+    }
+}
+
+#[test]
+fn there_is_no_lift_where_one_source_knows_everything() {
+    let mut groups = groups(400);
+    for group in &mut groups {
+        for (scores, relevant) in group.scores.chunks_exact_mut(3).zip(&group.relevant) {
+            scores[1] = f32::from(*relevant);
+        }
+    }
+    let learned = learn(&groups, 3, &config());
+    assert_eq!(learned.lift.over, 1);
+    assert!(learned.lift.gain.mean.abs() < 1e-9 && learned.ndcg > 0.8, "{learned:?}");
 }

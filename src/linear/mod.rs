@@ -74,7 +74,7 @@ impl Default for Config {
             sequence_steps: 4,
             spectral_rank: 128,
             spectral_iterations: 5,
-            recency: 1.0,
+            recency: 0.7,
         }
     }
 }

@@ -6,9 +6,9 @@ use crate::error::Error;
 use crate::evaluation::{self, System};
 use crate::lake;
 use crate::lake::table::{self, Layout};
+use crate::matrix::Csr;
 use crate::ranking::{self, Source, Weights};
 
-use super::history::History;
 use super::rank::{Learned, USERS_AT_A_TIME, retrieve};
 use super::stages::{Night, Report};
 use super::{lists, popular};
@@ -75,9 +75,11 @@ impl Night<'_> {
     /// list that a night would give them: none, or with `include_cold` the popular one.
     fn systems(&mut self, learned: &Learned, eligible: &[bool], users: &[u32]) -> Result<Vec<System>, Error> {
         let config = &self.job.spec.ranking;
-        let mut compared = vec![("fused", self.weights()?)];
-        let alone = learned.present().into_iter().filter(|source| *source != Source::History);
-        compared.extend(alone.map(|source| (source.name(), Weights::alone(source))));
+        let fused = self.weights()?.mix(&learned.history.segment_names);
+        let mut compared = vec![("fused", fused)];
+        let is_own = |source: &Source| learned.own.iter().any(|own| own.0 == *source);
+        let alone = learned.present().into_iter().filter(|source| !is_own(source));
+        compared.extend(alone.map(|source| (source.name(), Weights::alone(source).into())));
         let top_k = self.job.spec.evaluation.longest();
         let fallback: Vec<u32> = match config.include_cold {
             true => popular::list(&learned.history, eligible, top_k).iter().map(|row| row.item).collect(),
@@ -88,8 +90,8 @@ impl Night<'_> {
         let listed = |lists: Vec<Vec<u32>>| popular::fill(users, is_known, lists, &fallback);
         let mut systems = Vec::new();
         let n_systems = compared.len();
-        for (at, (name, weights)) in compared.into_iter().enumerate() {
-            let fusion = ranking::fuse(learned.sources(eligible), &weights)?;
+        for (at, (name, mix)) in compared.into_iter().enumerate() {
+            let fusion = ranking::fuse(learned.sources(eligible), &mix)?;
             let mut lists = Vec::with_capacity(known.len());
             for some in known.chunks(USERS_AT_A_TIME) {
                 let found = retrieve(&fusion, learned, eligible, some, top_k, config.exclude_seen)?;
@@ -98,18 +100,17 @@ impl Night<'_> {
             }
             systems.push(System { name: name.to_owned(), lists: listed(lists) });
         }
-        if !config.exclude_seen {
-            let own = |user: &u32| own_history(&learned.history, eligible, *user, top_k);
-            let lists: Vec<Vec<u32>> = known.iter().map(own).collect();
-            systems.push(System { name: "history".to_owned(), lists: listed(lists) });
+        for (source, own) in &learned.own {
+            let lists = known.iter().map(|user| heaviest(own, eligible, *user, top_k)).collect();
+            systems.push(System { name: source.name().to_owned(), lists: listed(lists) });
         }
         Ok(systems)
     }
 }
 
 /// The user's own items, the heaviest first.
-fn own_history(history: &History, eligible: &[bool], user: u32, top_k: usize) -> Vec<u32> {
-    let (items, weights) = history.interactions.row(user as usize);
+fn heaviest(own: &Csr, eligible: &[bool], user: u32, top_k: usize) -> Vec<u32> {
+    let (items, weights) = own.row(user as usize);
     let mut own: Vec<(u32, f32)> = items.iter().copied().zip(weights.iter().copied()).collect();
     own.retain(|(item, _)| eligible[*item as usize]);
     own.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));

@@ -7,6 +7,7 @@ use arrow::datatypes::{Float32Type, Float64Type, Int64Type, TimestampMicrosecond
 
 use crate::lake;
 use crate::matrix::{Csr, Dense};
+use crate::repeat;
 
 use crate::error::Error;
 
@@ -20,6 +21,9 @@ pub(super) struct History {
     /// Each interaction's place in its user's order, from 0; those of one moment share one. Empty where
     /// times tell nothing.
     pub(super) steps: Vec<u32>,
+    /// When the user last turned to the item, in microseconds; one an interaction. Empty where times tell
+    /// nothing.
+    last_times: Vec<i64>,
     /// Each user's segment, as a position in `segment_names`.
     pub(super) segments: Vec<u32>,
     /// Segments by name, ascending.
@@ -63,7 +67,10 @@ impl History {
         let strengths = rows.column(3).as_primitive::<Int64Type>().values();
         let strengths = strengths.iter().map(|strength| *strength as u8).collect();
         let times = rows.column(4).as_primitive::<TimestampMicrosecondType>().values();
-        let steps = if usable_times { steps(&interactions, times) } else { Vec::new() };
+        let (steps, last_times) = match usable_times {
+            true => (steps(&interactions, times), times.to_vec()),
+            false => Default::default(),
+        };
 
         let rows = table("users", &["user_idx", "segment"])?;
         let names = rows.column(1).as_string::<i32>();
@@ -99,6 +106,7 @@ impl History {
             interactions,
             strengths,
             steps,
+            last_times,
             segments,
             segment_names,
             popularity,
@@ -110,7 +118,7 @@ impl History {
     /// Keeps only these interactions (a subset), and counts popularity from them alone.
     pub(super) fn keep_only(&mut self, kept: Csr) {
         let mut strengths = Vec::with_capacity(kept.n_entries());
-        let mut steps = Vec::new();
+        let (mut steps, mut last_times) = (Vec::new(), Vec::new());
         self.popularity.values_mut().fill(0.0);
         self.n_users_of_item.fill(0);
         for user in 0..kept.n_rows() {
@@ -120,12 +128,14 @@ impl History {
                 let place = self.place(user, *item);
                 strengths.push(place.map_or(0, |at| self.strengths[at]));
                 steps.extend(place.and_then(|at| self.steps.get(at)));
+                last_times.extend(place.and_then(|at| self.last_times.get(at)));
                 self.popularity.row_mut(*item as usize)[segment] += weight;
                 self.n_users_of_item[*item as usize] += 1;
             }
         }
         self.popularity.values_mut().iter_mut().for_each(|weight| *weight = weight.ln_1p());
-        (self.interactions, self.strengths, self.steps) = (kept, strengths, steps);
+        (self.interactions, self.strengths) = (kept, strengths);
+        (self.steps, self.last_times) = (steps, last_times);
         // A search may have led to what is held out; which did cannot be told here.
         self.searches = Csr::from_rows(self.searches.n_cols(), vec![Vec::new(); self.searches.n_rows()]);
     }
@@ -146,6 +156,35 @@ impl History {
             weighed.collect()
         });
         Csr::from_rows(n_items, rows.collect())
+    }
+
+    /// Users × 1 and items × 1, whose product is how many users turned to the item of late: `ln(1 + n)`, a
+    /// user counting half after every half-life since. Nothing where times tell nothing.
+    pub(super) fn trend(&self, half_life_days: f64) -> Option<(Dense, Dense)> {
+        let now = self.last_times.iter().copied().max()?;
+        let mut items = Dense::zeros(self.interactions.n_cols(), 1);
+        let mut counts = vec![0f64; items.n_rows()];
+        for user in 0..self.interactions.n_rows() {
+            let first = self.interactions.offset(user);
+            for (at, item) in self.interactions.row(user).0.iter().enumerate() {
+                let days = (now - self.last_times[first + at]) as f64 / 86_400e6;
+                counts[*item as usize] += (-days / half_life_days).exp2();
+            }
+        }
+        items.values_mut().iter_mut().zip(counts).for_each(|(value, count)| *value = count.ln_1p() as f32);
+        let mut users = Dense::zeros(self.interactions.n_rows(), 1);
+        users.values_mut().fill(1.0);
+        Some((users, items))
+    }
+
+    /// Users × items from 0 to 1: `ln(1 + weight)` over that of the user's heaviest item.
+    pub(super) fn shares(&self) -> Csr {
+        self.interactions.clone().map_rows(|weights| {
+            let heaviest = weights.iter().copied().fold(0.0, f32::max).ln_1p();
+            weights.iter_mut().for_each(|weight| {
+                *weight = if heaviest > 0.0 { weight.max(0.0).ln_1p() / heaviest } else { 0.0 };
+            });
+        })
     }
 
     /// How strong the user's interaction with the item is, if there is one.
@@ -173,6 +212,29 @@ pub(super) fn sessions(behavior: &Path, window: &str, n_items: usize) -> Result<
     let baskets = Csr::from_coordinates(n_baskets, n_items, baskets, items, &ones)?;
     let rows = table("transitions", &["item_idx", "next_item_idx", "n_transitions"])?;
     Ok((baskets, csr(&rows, n_items, n_items)?))
+}
+
+/// Users of a window who turned to something after it.
+pub(super) fn n_returning(window: &Path) -> Result<u64, Error> {
+    let users = |table: &str| -> Result<Vec<u32>, Error> {
+        let rows = lake::read(&window.join(format!("{table}.parquet")), &["user_idx"])?;
+        let mut users = rows.column(0).as_primitive::<UInt32Type>().values().to_vec();
+        users.dedup();
+        Ok(users)
+    };
+    // Both tables are in the order of users.
+    let known = users("interactions")?;
+    let n_users = users("held_out")?.iter().filter(|user| known.binary_search(user).is_ok()).count();
+    Ok(n_users as u64)
+}
+
+/// What each visit of one window held.
+pub(super) fn visits(behavior: &Path, window: &str) -> Result<repeat::Visits, Error> {
+    let path = behavior.join(window).join("baskets.parquet");
+    let rows = lake::read(&path, &["user_idx", "basket_idx", "item_idx", "event_time"])?;
+    let column = |at: usize| rows.column(at).as_primitive::<UInt32Type>().values().to_vec();
+    let times = rows.column(3).as_primitive::<TimestampMicrosecondType>().values().to_vec();
+    Ok(repeat::Visits { users: column(0), visits: column(1), items: column(2), times })
 }
 
 /// Queries × items: the items users turned to after each search.

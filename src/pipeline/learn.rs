@@ -6,13 +6,33 @@ use rayon::prelude::*;
 use serde_json::json;
 
 use crate::error::Error;
+use crate::job::Spec;
 use crate::learning::{self, Group};
 use crate::matrix::Csr;
 use crate::random::split_mix;
-use crate::ranking::{self, List, Source, Weights};
+use crate::ranking::{self, List, Mix, Source, Weights};
 
 use super::rank::{Learned, USERS_AT_A_TIME, retrieve};
 use super::stages::{Night, Report};
+
+/// What each source counts for, for everybody and in the segments that have weights of their own.
+pub(super) struct Weighed {
+    all: Weights,
+    segments: BTreeMap<String, Weights>,
+}
+
+impl Weighed {
+    /// Whether a source counts for anybody.
+    pub(super) fn counts(&self, source: Source) -> bool {
+        self.all.of(source) > 0.0 || self.segments.values().any(|weights| weights.of(source) > 0.0)
+    }
+
+    /// The same where segments are numbered.
+    pub(super) fn mix(&self, segment_names: &[String]) -> Mix {
+        let segments = segment_names.iter().map(|name| self.segments.get(name).copied()).collect();
+        Mix { all: self.all, segments }
+    }
+}
 
 impl Night<'_> {
     pub(super) fn learn(&mut self) -> Result<(), Error> {
@@ -28,88 +48,131 @@ impl Night<'_> {
             let ids = night.ids()?;
             let (window, truth) = night.lesson(&ids)?;
             let learned = night.learned(window, None)?;
-            let groups = night.groups(&learned, &truth)?;
+            let eligible = night.catalog_rows()?.eligible;
+            let lesson = Lesson::new(&night.job.spec, &learned, &truth, &eligible);
+            let present = learned.present();
+            let mut proposals = Vec::with_capacity(present.len());
+            for source in &present {
+                proposals.push(lesson.proposals(&learned, *source)?);
+                night.progress("learn", proposals.len(), present.len(), "sources");
+            }
+            let groups = lesson.groups(&learned, proposals.iter())?;
             if groups.is_empty() {
                 return Ok(Report { facts: json!({}), note: "no user to learn from".to_owned() });
             }
-            let present = learned.present();
+            let names = &learned.history.segment_names;
             let found = learning::learn(&groups, present.len(), &night.job.spec.learning);
             let named = |values: &dyn Fn(usize) -> f64| -> BTreeMap<&str, f64> {
                 present.iter().enumerate().map(|(at, source)| (source.name(), values(at))).collect()
             };
-            let weights = named(&|at| f64::from(found.weights[at]));
-            let shown: Vec<String> = weights
-                .iter()
-                .filter(|(_, weight)| **weight > 0.0)
-                .map(|(name, weight)| format!("{name} {weight:.3}"))
+            let weights = |of: &[f32]| named(&|at| f64::from(of[at]));
+            let of_segments = found.mix.segments.iter();
+            let segments: BTreeMap<&str, _> = of_segments
+                .filter_map(|(segment, of)| Some((names.get(*segment as usize)?.as_str(), weights(of))))
                 .collect();
-            let note = format!("{} users; {}", groups.len(), shown.join(", "));
+            let (over, base) = (present[found.lift.over].name(), found.alone[found.lift.over]);
+            let (gain, (low, high)) = (found.lift.gain.mean, found.lift.gain.interval());
             let facts = json!({
-                "weights": weights,
+                "weights": weights(&found.mix.all),
+                "segments": segments,
                 "users": groups.len(),
                 "k": night.job.spec.learning.k,
                 "ndcg": found.ndcg,
                 "ndcg_alone": named(&|at| found.alone[at]),
+                "lift": { "over": over, "ndcg": gain, "low": low, "high": high },
             });
+            let shown = weights(&found.mix.all).into_iter().filter(|(_, weight)| *weight > 0.0);
+            let shown: Vec<String> = shown.map(|(name, weight)| format!("{name} {weight:.3}")).collect();
+            let mut note = format!("{} users; {}", groups.len(), shown.join(", "));
+            if !segments.is_empty() {
+                let names: Vec<&str> = segments.keys().copied().collect();
+                note.push_str(&format!("; {} otherwise", names.join(", ")));
+            }
+            if base > 0.0 {
+                let percent = |ndcg: f64| 100.0 * ndcg / base;
+                let (mean, low, high) = (percent(gain), percent(low), percent(high));
+                note.push_str(&format!("; NDCG {mean:+.1} % ({low:+.1} to {high:+.1}) over {over} alone"));
+            }
             Ok(Report { facts, note })
         })
     }
 
     /// What each source counts for: as the job says, as was learned, or, where nothing could be learned,
     /// what users bought before and what similar users buy.
-    pub(super) fn weights(&self) -> Result<Weights, Error> {
-        if let Some(weights) = self.job.spec.ranking.weights {
-            return Ok(weights);
+    pub(super) fn weights(&self) -> Result<Weighed, Error> {
+        let (facts, none) = (&self.done["learn"].facts, BTreeMap::new);
+        if let Some(all) = self.job.spec.ranking.weights {
+            return Ok(Weighed { all, segments: none() });
         }
-        let learned = &self.done["learn"].facts["weights"];
-        if let Ok(named) = serde_json::from_value::<BTreeMap<String, f32>>(learned.clone()) {
-            return Ok(Weights::try_from(named)?);
+        if let Ok(all) = serde_json::from_value(facts["weights"].clone()) {
+            let segments = serde_json::from_value(facts["segments"].clone()).map_err(Error::Facts)?;
+            return Ok(Weighed { all, segments });
         }
         let fallback = [(Source::Factors, 1.0), (Source::History, 1.0), (Source::Popularity, 0.1)];
         let named = fallback.map(|(source, weight)| (source.name().to_owned(), weight));
-        Ok(Weights::try_from(BTreeMap::from(named))?)
+        Ok(Weighed { all: Weights::try_from(BTreeMap::from(named))?, segments: none() })
+    }
+}
+
+/// Users who came back, and what weights are learned from of them.
+pub(super) struct Lesson<'a> {
+    truth: &'a Csr,
+    eligible: &'a [bool],
+    exclude_seen: bool,
+    n_candidates: usize,
+    users: Vec<u32>,
+}
+
+impl<'a> Lesson<'a> {
+    /// Draws the users.
+    pub(super) fn new(spec: &Spec, learned: &Learned, truth: &'a Csr, eligible: &'a [bool]) -> Self {
+        let history = &learned.history.interactions;
+        let known = |user: &u32| {
+            let at = *user as usize;
+            at < history.n_rows() && !truth.row(at).0.is_empty() && !history.row(at).0.is_empty()
+        };
+        let mut users: Vec<u32> = (0..truth.n_rows() as u32).filter(known).collect();
+        users.sort_by_key(|user| (draw(spec.seed, *user), *user));
+        users.truncate(spec.learning.users);
+        users.sort_unstable();
+        let (exclude_seen, n_candidates) = (spec.ranking.exclude_seen, spec.learning.candidates);
+        Self { truth, eligible, exclude_seen, n_candidates, users }
     }
 
-    /// The candidates of some users who came back: what any source lists first, with every source's
-    /// standard score.
-    fn groups(&mut self, learned: &Learned, truth: &Csr) -> Result<Vec<Group>, Error> {
-        let (config, seed) = (self.job.spec.learning.clone(), self.job.spec.seed);
-        let eligible = self.catalog_rows()?.eligible;
-        let exclude_seen = self.job.spec.ranking.exclude_seen;
-        let n_users = learned.history.interactions.n_rows();
-        let known = |user: u32| {
-            (user as usize) < n_users
-                && !truth.row(user as usize).0.is_empty()
-                && !learned.history.interactions.row(user as usize).0.is_empty()
-        };
-        let mut users: Vec<u32> = (0..truth.n_rows() as u32).filter(|user| known(*user)).collect();
-        users.sort_by_key(|user| (draw(seed, *user), *user));
-        users.truncate(config.users);
-        users.sort_unstable();
+    /// What a source alone lists first, a list a user.
+    pub(super) fn proposals(&self, learned: &Learned, source: Source) -> Result<Vec<Vec<u32>>, Error> {
+        let alone = ranking::fuse(learned.sources(self.eligible), &Weights::alone(source).into())?;
+        let mut lists = Vec::with_capacity(self.users.len());
+        for some in self.users.chunks(USERS_AT_A_TIME) {
+            let found = retrieve(&alone, learned, self.eligible, some, self.n_candidates, self.exclude_seen)?;
+            lists.extend((0..some.len()).map(|at| found.list(at).0.to_vec()));
+        }
+        Ok(lists)
+    }
+
+    /// Every source's standard score of what any source proposes.
+    pub(super) fn groups<'b>(
+        &self,
+        learned: &Learned,
+        proposals: impl Iterator<Item = &'b Vec<Vec<u32>>>,
+    ) -> Result<Vec<Group>, Error> {
+        let mut candidates: Vec<Vec<u32>> = vec![Vec::new(); self.users.len()];
+        for lists in proposals {
+            candidates.iter_mut().zip(lists).for_each(|(all, list)| all.extend_from_slice(list));
+        }
+        candidates.par_iter_mut().for_each(|items| {
+            items.sort_unstable();
+            items.dedup();
+        });
         let present = learned.present();
-        let alone = present
-            .iter()
-            .map(|source| ranking::fuse(learned.sources(&eligible), &Weights::alone(*source)))
-            .collect::<Result<Vec<_>, _>>()?;
-        let all = ranking::fuse(learned.sources(&eligible), &Weights::alike())?;
-        let mut groups = Vec::with_capacity(users.len());
-        for some in users.chunks(USERS_AT_A_TIME) {
-            let mut candidates: Vec<Vec<u32>> = vec![Vec::new(); some.len()];
-            for fusion in &alone {
-                let found = retrieve(fusion, learned, &eligible, some, config.candidates, exclude_seen)?;
-                for (at, candidates) in candidates.iter_mut().enumerate() {
-                    candidates.extend_from_slice(found.list(at).0);
-                }
-            }
-            candidates.par_iter_mut().for_each(|items| {
-                items.sort_unstable();
-                items.dedup();
-            });
+        let all = ranking::fuse(learned.sources(self.eligible), &Weights::alike().into())?;
+        let mut groups = Vec::with_capacity(self.users.len());
+        for (some, candidates) in self.users.chunks(USERS_AT_A_TIME).zip(candidates.chunks(USERS_AT_A_TIME)) {
             let no_scores: Vec<Vec<f32>> = candidates.iter().map(|items| vec![0.0; items.len()]).collect();
             let lists: Vec<List<'_>> =
                 candidates.iter().zip(&no_scores).map(|(items, scores)| (&items[..], &scores[..])).collect();
             for (user, rows) in some.iter().zip(all.explain(some, &lists)) {
-                let wanted = truth.row(*user as usize).0;
+                let wanted = self.truth.row(*user as usize).0;
                 groups.push(Group {
                     scores: rows
                         .iter()
@@ -117,9 +180,9 @@ impl Night<'_> {
                         .collect(),
                     relevant: rows.iter().map(|row| wanted.binary_search(&row.item).is_ok()).collect(),
                     n_relevant: wanted.len(),
+                    segment: learned.history.segments[*user as usize],
                 });
             }
-            self.progress("learn", groups.len(), users.len(), "users");
         }
         Ok(groups)
     }

@@ -33,10 +33,12 @@ mod rank;
 mod related;
 pub mod show;
 mod stages;
+mod tune;
 
 pub use check::check;
 pub use estimate::plan;
 use stages::Night;
+pub use tune::{Budget, Search};
 
 /// The stages, in the order they run.
 pub const STAGES: [&str; 10] = [
@@ -100,6 +102,13 @@ pub enum Event<'a> {
         /// How long it took.
         elapsed: Duration,
         /// What it made, in a few words.
+        note: &'a str,
+    },
+    /// A trial of a search has ended.
+    Tried {
+        /// Its number, from 1.
+        number: usize,
+        /// What was tried and what came of it.
         note: &'a str,
     },
     /// Something the operator should know.
@@ -172,6 +181,30 @@ pub fn evaluate(job: &Job, options: &Options, on_event: &mut dyn FnMut(Event)) -
             metrics: night.folder("evaluate").join("metrics"),
             elapsed: began.elapsed(),
         })
+    })
+}
+
+/// Searches for better values of a job's keys, on what comes before anything that an evaluation holds out.
+/// Changes nothing but `tuning/` under the output.
+///
+/// # Errors
+/// See [`Error`].
+pub fn tune(
+    job: &Job,
+    options: &Options,
+    budget: Budget,
+    on_event: &mut dyn FnMut(Event),
+) -> Result<Search, Error> {
+    let began = Instant::now();
+    if job.spec.ranking.weights.is_some() {
+        let problem = "tune learns weights: expected a job without ranking.weights; found them".to_owned();
+        return Err(Error::Usage { problem });
+    }
+    at_night(job, options, on_event, |mut night| {
+        for stage in ["behavior", "catalog", "encode", "factorize"] {
+            night.stage_named(stage)?;
+        }
+        night.tune(budget, began)
     })
 }
 

@@ -5,14 +5,16 @@ use std::path::Path;
 use rayon::prelude::*;
 use serde_json::json;
 
+use crate::cold::{self, Lookalikes};
 use crate::error::Error;
 use crate::lake::table::{self, Layout};
 use crate::lake::{self};
 use crate::matrix::{Csr, Dense};
-use crate::ranking::{self, Fusion, Ranked, Reason, Source, Weights};
-use crate::{linear, profile, retrieval};
+use crate::ranking::{self, Fusion, Ranked, Reason, Source};
+use crate::{linear, profile, repeat, retrieval};
 
 use super::history::{self, History, Ids};
+use super::learn::Weighed;
 use super::lists::{self, IdColumn};
 use super::popular;
 use super::stages::{BLOCK_ROWS, Night, Report};
@@ -24,10 +26,25 @@ pub(super) const USERS_AT_A_TIME: usize = 2048;
 pub(super) struct Learned {
     pub(super) factors: (Dense, Dense),
     pub(super) content: Option<(Dense, Dense)>,
-    pub(super) spectral: Option<(Dense, Dense)>,
+    pub(super) spectral: Option<Spectral>,
+    pub(super) trend: Option<(Dense, Dense)>,
     pub(super) linear: linear::Models,
     pub(super) recent: Csr,
+    pub(super) own: Vec<(Source, Csr)>,
     pub(super) history: History,
+}
+
+/// Items as the low-pass filter takes them in and gives them out, and users between.
+pub(super) struct Spectral {
+    pub(super) inputs: Dense,
+    pub(super) outputs: Dense,
+    pub(super) users: Dense,
+}
+
+impl Spectral {
+    pub(super) fn new((inputs, outputs): (Dense, Dense), recent: &Csr) -> Self {
+        Self { users: linear::project(recent, &inputs), inputs, outputs }
+    }
 }
 
 impl Learned {
@@ -36,6 +53,7 @@ impl Learned {
             dense: self.dense(),
             linear: self.linear(),
             recent: &self.recent,
+            own: self.own.iter().map(|(source, own)| (*source, own)).collect(),
             segments: &self.history.segments,
             popularity: &self.history.popularity,
             history: &self.history.interactions,
@@ -47,11 +65,12 @@ impl Learned {
 impl Learned {
     fn dense(&self) -> Vec<(Source, &Dense, &Dense)> {
         let pairs = [
-            (Source::Factors, Some(&self.factors)),
-            (Source::Content, self.content.as_ref()),
-            (Source::Spectral, self.spectral.as_ref()),
+            (Source::Factors, Some((&self.factors.0, &self.factors.1))),
+            (Source::Content, self.content.as_ref().map(|(users, items)| (users, items))),
+            (Source::Trend, self.trend.as_ref().map(|(users, items)| (users, items))),
+            (Source::Spectral, self.spectral.as_ref().map(|spectral| (&spectral.users, &spectral.outputs))),
         ];
-        pairs.into_iter().filter_map(|(source, pair)| pair.map(|pair| (source, &pair.0, &pair.1))).collect()
+        pairs.into_iter().filter_map(|(source, pair)| pair.map(|pair| (source, pair.0, pair.1))).collect()
     }
 
     fn linear(&self) -> Vec<(Source, &Csr)> {
@@ -76,11 +95,48 @@ impl Learned {
 
     /// The sources that this window has.
     pub(super) fn present(&self) -> Vec<Source> {
-        let mut present = vec![Source::Popularity, Source::History];
+        let mut present = vec![Source::Popularity];
+        present.extend(self.own.iter().map(|own| own.0));
         present.extend(self.dense().iter().map(|dense| dense.0));
         present.extend(self.linear().iter().map(|linear| linear.0));
         present.sort();
         present
+    }
+}
+
+/// The warm items that each cold item's text resembles most.
+fn lookalikes(embeddings: &Dense, history: &History) -> Result<Lookalikes, Error> {
+    let warm: Vec<bool> = history.n_users_of_item.iter().map(|n_users| *n_users > 0).collect();
+    let cold: Vec<u32> = (0..warm.len() as u32).filter(|item| !warm[*item as usize]).collect();
+    let mut queries = Dense::zeros(cold.len(), embeddings.n_cols());
+    for (at, item) in cold.iter().enumerate() {
+        queries.row_mut(at).copy_from_slice(embeddings.row(*item as usize));
+    }
+    let request = retrieval::Request {
+        queries: &queries,
+        items: embeddings,
+        eligible: Some(&warm),
+        seen: None,
+        sparse: None,
+        exclude_self: false,
+        top_k: cold::N_LOOKALIKES,
+    };
+    let found = retrieval::retrieve(&request, &mut |_| {})?;
+    let nearest = cold.iter().enumerate().map(|(at, item)| {
+        let (items, cosines) = found.list(at);
+        (*item, items.iter().copied().zip(cosines.iter().copied()).collect())
+    });
+    Ok(Lookalikes::new(warm.len(), nearest))
+}
+
+/// Which item-item models to fit.
+pub(super) fn wanted(counts: impl Fn(Source) -> bool) -> linear::Wanted {
+    linear::Wanted {
+        ease: counts(Source::Ease),
+        walk: counts(Source::Walk),
+        cosine: counts(Source::Cosine),
+        sequence: counts(Source::Sequence),
+        spectral: counts(Source::Spectral),
     }
 }
 
@@ -109,25 +165,50 @@ pub(super) fn retrieve(
 
 impl Night<'_> {
     /// Every source's model of a window, or of those that `weights` lets count.
-    pub(super) fn learned(&self, window: &str, weights: Option<&Weights>) -> Result<Learned, Error> {
+    pub(super) fn learned(&self, window: &str, weights: Option<&Weighed>) -> Result<Learned, Error> {
         let ids = self.ids()?;
         let history = self.history(window, &ids)?;
         let content = self.content(&history)?;
         let spec = &self.job.spec;
-        let counts = |source| weights.is_none_or(|weights| weights.of(source) > 0.0);
-        let wanted = linear::Wanted {
-            ease: counts(Source::Ease),
-            walk: counts(Source::Walk),
-            cosine: counts(Source::Cosine),
-            sequence: counts(Source::Sequence),
-            spectral: counts(Source::Spectral),
-        };
+        let counts = |source| weights.is_none_or(|weights| weights.counts(source));
         let (interactions, steps) = (&history.interactions, &history.steps);
-        let mut models = linear::fit(interactions, steps, wanted, &spec.linear, spec.seed)?;
+        let mut models = linear::fit(interactions, steps, wanted(counts), &spec.linear, spec.seed)?;
         let recent = history.recent(spec.linear.recency);
-        let spectral =
-            models.spectral.take().map(|(inputs, outputs)| (linear::project(&recent, &inputs), outputs));
-        Ok(Learned { factors: self.factors(window)?, content, spectral, linear: models, recent, history })
+        let mut spectral = models.spectral.take().map(|matrices| Spectral::new(matrices, &recent));
+        let mut factors = self.factors(window)?;
+        if let Some((_, embeddings)) = &content {
+            let lookalikes = lookalikes(embeddings, &history)?;
+            let outputs = spectral.as_mut().map(|spectral| &mut spectral.outputs);
+            outputs.into_iter().chain([&mut factors.1]).for_each(|items| lookalikes.fill_rows(items));
+            for model in [&mut models.ease, &mut models.walk, &mut models.cosine, &mut models.sequence] {
+                *model = model.take().map(|model| lookalikes.fill_columns(&model));
+            }
+        }
+        let own = self.own(window, &history, counts(Source::Repeat))?;
+        Ok(Learned {
+            factors,
+            content,
+            spectral,
+            trend: history.trend(spec.ranking.trend_half_life_days.get()),
+            linear: models,
+            recent,
+            own,
+            history,
+        })
+    }
+
+    /// What speaks for users' own items, where they may be listed: how heavy each is in the history, and,
+    /// where times tell visits apart, how likely the user is to turn to it again.
+    fn own(&self, window: &str, history: &History, repeat_counts: bool) -> Result<Vec<(Source, Csr)>, Error> {
+        let spec = &self.job.spec;
+        if spec.ranking.exclude_seen {
+            return Ok(Vec::new());
+        }
+        let mut own = vec![(Source::History, history.shares())];
+        if repeat_counts && let Some(visits) = self.visits(window)? {
+            own.push((Source::Repeat, repeat::fit(&history.interactions, &visits, &spec.repeat)?));
+        }
+        Ok(own)
     }
 
     /// Users' and items' embeddings, where texts are embedded.
@@ -156,9 +237,10 @@ impl Night<'_> {
         self.stage("rank", fingerprint.hex(), |night, folder| {
             let weights = night.weights()?;
             let learned = night.learned("full", Some(&weights))?;
+            let mix = weights.mix(&learned.history.segment_names);
             let catalog = night.catalog_rows()?;
             let config = &night.job.spec.ranking;
-            let fusion = ranking::fuse(learned.sources(&catalog.eligible), &weights)?;
+            let fusion = ranking::fuse(learned.sources(&catalog.eligible), &mix)?;
             let ids = night.ids()?;
             let n_users = ids.users.len();
             let (users, mut order) = night.listed_users(&ids)?;

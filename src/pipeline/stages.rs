@@ -16,7 +16,7 @@ use crate::lake::table::{self, Layout};
 use crate::lake::{self, Lake};
 use crate::matrix::{Csr, Dense};
 use crate::publish::{Fingerprint, Manifest, Output, Rows, Run, Stage};
-use crate::{behavior, catalog, factor};
+use crate::{behavior, catalog, factor, repeat};
 
 use super::check::Inputs;
 use super::history::{self, History, Ids};
@@ -147,6 +147,7 @@ impl<'a> Night<'a> {
             .add("linear", &json!(spec.linear).to_string())
             .add("profile", &json!(spec.profile).to_string())
             .add("ranking", &json!(spec.ranking).to_string())
+            .add("repeat", &json!(spec.repeat).to_string())
             .add("seed", &spec.seed.to_string())
             .add("threads", &spec.threads.to_string())
     }
@@ -189,8 +190,19 @@ impl<'a> Night<'a> {
 
     /// How the windows before `full` differ from it.
     fn hold(&self) -> Result<Hold, Error> {
-        let usable_times = self.behavior_facts()?.usable_times;
-        Ok(if usable_times { self.job.spec.evaluation.split } else { Hold::Random })
+        if !self.behavior_facts()?.usable_times {
+            return Ok(Hold::Random);
+        }
+        Ok(self.job.spec.evaluation.split.unwrap_or_else(|| match self.n_returning() {
+            Some(n_users) if n_users < LEAST_RETURNING => Hold::LeaveLastOut,
+            _ => Hold::Temporal,
+        }))
+    }
+
+    /// Of the windows before `full`, the fewest users whom one knows and who came back after it.
+    fn n_returning(&self) -> Option<u64> {
+        let windows = self.done["behavior"].facts["returning"].as_object();
+        windows.and_then(|windows| windows.values().filter_map(Value::as_u64).min())
     }
 
     /// What models of a window may see.
@@ -205,6 +217,16 @@ impl<'a> Night<'a> {
             history.keep_only(split.train);
         }
         Ok(history)
+    }
+
+    /// What users' visits before the end of a window held, where times tell visits apart. Of a window that
+    /// holds out otherwise than by time, it is all visits.
+    pub(super) fn visits(&self, window: &str) -> Result<Option<repeat::Visits>, Error> {
+        if !self.behavior_facts()?.usable_times {
+            return Ok(None);
+        }
+        let window = if self.hold()? == Hold::Temporal { window } else { "full" };
+        Ok(Some(history::visits(&self.folder("behavior"), window)?))
     }
 
     /// What weights are learned from: a window, and what users turned to after it.
@@ -276,7 +298,7 @@ impl<'a> Night<'a> {
         let spec = &self.job.spec;
         let run_end_us = end_of_day_us(self.date);
         // What is held out otherwise is taken from the whole history when it is read.
-        let temporal = spec.evaluation.split == Hold::Temporal;
+        let temporal = matches!(spec.evaluation.split, None | Some(Hold::Temporal));
         let windows = if temporal { self.windows() } else { vec!["full"] };
         let days = spec.evaluation.test_days;
         let earlier = windows.iter().rev().skip(1).enumerate();
@@ -318,7 +340,14 @@ impl<'a> Night<'a> {
                 "{} events read, {} kept; {} users, {} items, {} queries",
                 facts.read, facts.kept, facts.n_users, facts.n_items, facts.n_queries
             );
-            Ok(Report { facts: json!(facts), note })
+            let mut returning = serde_json::Map::new();
+            for window in facts.windows.iter().rev().skip(1) {
+                let n_users = history::n_returning(&folder.join(&window.name))?;
+                returning.insert(window.name.clone(), json!(n_users));
+            }
+            let mut facts = json!(facts);
+            facts["returning"] = Value::Object(returning);
+            Ok(Report { facts, note })
         })?;
         let facts = self.behavior_facts()?;
         if facts.usable_times && facts.last_us < EARLIEST_EPOCH_US {
@@ -331,6 +360,12 @@ impl<'a> Night<'a> {
             self.warn("all event times are equal: decay is off, and the evaluation holds out a random share of each user's items".to_owned());
         } else if !facts.deduplicated {
             self.warn("event times carry no time of day: equal rows are kept as repeats, not rejected as duplicates".to_owned());
+        }
+        if temporal && self.hold()? == Hold::LeaveLastOut {
+            self.warn(format!(
+                "only {} users came back in the held-out days (evaluation.test_days = {days}): the evaluation holds out each user's last item",
+                self.n_returning().unwrap_or(0)
+            ));
         }
         if facts.n_unnamed_users + facts.n_repeated_users > 0 {
             self.warn(format!(
@@ -423,6 +458,9 @@ impl<'a> Night<'a> {
         ))
     }
 }
+
+/// Users that must have come back in held-out days for weights and metrics to mean something.
+const LEAST_RETURNING: u64 = 50;
 
 /// 1973-03-03: an integer below the year's seconds is hardly an epoch.
 const EARLIEST_EPOCH_US: i64 = 100_000_000_000_000;

@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use crate::matrix::{Csr, Dense};
 
-use super::fusion::{Fusion, history_score};
+use super::fusion::Fusion;
 use super::spread::Spread;
 use super::{N_SOURCES, Source};
 
@@ -81,7 +81,7 @@ impl Fusion<'_> {
         let constants = self.query(user, &mut query);
         let mut contributions = vec![constants; items.len()];
         let mut constant: f32 = constants.iter().sum();
-        for (source, weight, model) in self.linear() {
+        for (source, weight, model) in self.linear(user) {
             spread.apply(self.sources.recent.row(user), model);
             let (mean, scale) = self.standard(spread, weight);
             for (item, contributions) in items.iter().zip(&mut contributions) {
@@ -91,9 +91,15 @@ impl Fusion<'_> {
             spread.drain(|_, _| {});
         }
         let (seen, weights) = self.sources.history.row(user);
-        let heaviest = weights.iter().copied().fold(0.0, f32::max);
         let evidence = heaviest_items(seen, weights);
-        let history = self.weights.of(Source::History);
+        for (source, weight, own) in self.own(user) {
+            let (own, values) = own.row(user);
+            for (item, contributions) in items.iter().zip(&mut contributions) {
+                if let Ok(at) = own.binary_search(item) {
+                    contributions[source as usize] = weight * values[at];
+                }
+            }
+        }
         let words = self.parts.iter().find(|part| part.source == Source::Content);
         let knows_words = words.is_some_and(|part| query[part.columns.clone()].iter().any(|x| *x != 0.0));
         items
@@ -107,9 +113,6 @@ impl Fusion<'_> {
                     contributions[part.source as usize] += dot(&query[columns.clone()], &vector[columns]);
                 }
                 let before = seen.binary_search(&item).ok();
-                if let (Some(at), true) = (before, history > 0.0) {
-                    contributions[Source::History as usize] = history_score(weights[at], heaviest, history);
-                }
                 let strongest = strongest(&contributions);
                 let reason = match before {
                     Some(_) => Reason::Again,
@@ -136,12 +139,12 @@ impl Fusion<'_> {
         let by_behavior = || by_vectors(Source::Factors).map(because);
         let by_content = || by_vectors(Source::Content).map(similar);
         let found = match strongest {
-            Source::Popularity => None,
+            Source::Popularity | Source::Trend => None,
             Source::Content => by_content().or_else(by_behavior),
             Source::Sequence => by_model(strongest).map(|item| Reason::Follows { item }),
             Source::Ease | Source::Walk | Source::Cosine => by_model(strongest).map(because),
             Source::Spectral => by_vectors(strongest).map(because),
-            Source::Factors | Source::History => by_behavior(),
+            Source::Factors | Source::History | Source::Repeat => by_behavior(),
         };
         found.or_else(by_behavior).or_else(by_content).unwrap_or(popular)
     }

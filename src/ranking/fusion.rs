@@ -7,12 +7,12 @@ use rayon::prelude::*;
 use crate::matrix::{Csr, Dense};
 
 use super::spread::Spread;
-use super::{Error, N_SOURCES, Source, Sources, Weights};
+use super::{Error, Mix, N_SOURCES, Source, Sources, Weights};
 
 /// Sources fused for retrieval. See the [room](super).
 pub struct Fusion<'a> {
     pub(super) sources: Sources<'a>,
-    pub(super) weights: Weights,
+    mix: Mix,
     /// One a dense source, in the order their columns are concatenated.
     pub(super) parts: Vec<Part>,
     items: Dense,
@@ -25,7 +25,6 @@ pub struct Fusion<'a> {
 /// A dense source's place in the concatenated vectors and its items' statistics.
 pub(super) struct Part {
     pub(super) source: Source,
-    pub(super) weight: f32,
     pub(super) columns: Range<usize>,
     mean: Vec<f64>,
     covariance: Vec<f64>,
@@ -35,7 +34,7 @@ pub(super) struct Part {
 const NO_DEVIATION: f64 = 1e-9;
 
 impl<'a> Fusion<'a> {
-    pub(super) fn new(sources: Sources<'a>, weights: &Weights) -> Result<Self, Error> {
+    pub(super) fn new(sources: Sources<'a>, mix: &Mix) -> Result<Self, Error> {
         let (n_users, n_items) = (sources.history.n_rows(), sources.history.n_cols());
         let rows = |matrix, expected, found| {
             if expected == found { Ok(()) } else { Err(Error::Rows { matrix, expected, found }) }
@@ -59,18 +58,20 @@ impl<'a> Fusion<'a> {
             rows(source.name(), n_items, model.n_rows())?;
             rows(source.name(), n_items, model.n_cols())?;
         }
+        for (source, own) in &sources.own {
+            rows(source.name(), n_users, own.n_rows())?;
+        }
         let mut parts: Vec<Part> = Vec::new();
         let mut matrices: Vec<&Dense> = Vec::new();
         let popularity = (Source::Popularity, sources.popularity);
         let dense = sources.dense.iter().map(|(source, _, items)| (*source, *items));
         for (source, items) in dense.chain([popularity]) {
-            let weight = weights.of(source);
-            if weight == 0.0 {
+            if !mix.counts(source) {
                 continue;
             }
             let first = parts.last().map_or(0, |part: &Part| part.columns.end);
             let (mean, covariance) = moments(items, sources.eligible);
-            parts.push(Part { source, weight, columns: first..first + items.n_cols(), mean, covariance });
+            parts.push(Part { source, columns: first..first + items.n_cols(), mean, covariance });
             matrices.push(items);
         }
         let n_cols = parts.last().map_or(0, |part| part.columns.end);
@@ -83,7 +84,7 @@ impl<'a> Fusion<'a> {
         let norms = |items: &Dense| (0..n_items).map(|item| norm(items.row(item))).collect();
         let norms = sources.dense.iter().map(|(_, _, items)| norms(items)).collect();
         let n_eligible = sources.eligible.iter().filter(|eligible| **eligible).count();
-        Ok(Self { sources, weights: *weights, parts, items, n_eligible, norms })
+        Ok(Self { sources, mix: mix.clone(), parts, items, n_eligible, norms })
     }
 
     /// Items × all columns.
@@ -102,28 +103,26 @@ impl<'a> Fusion<'a> {
         queries
     }
 
-    /// The sparse scores of some users: their own history and what it speaks for. `None` where neither
-    /// counts.
+    /// The sparse scores of some users: of their own items and of what those speak for. `None` where
+    /// neither counts for anybody.
     pub fn sparse(&self, users: &[u32]) -> Option<Csr> {
-        let history = self.weights.of(Source::History);
-        if history == 0.0 && self.linear().next().is_none() {
+        let linear = self.sources.linear.iter().map(|(source, _)| *source);
+        if !linear.chain(self.sources.own.iter().map(|own| own.0)).any(|source| self.mix.counts(source)) {
             return None;
         }
         let n_items = self.items.n_rows();
         let rows = users.par_iter().map_init(
             || (Spread::new(n_items), Spread::new(n_items)),
             |(one, all), user| {
-                for (_, weight, model) in self.linear() {
-                    one.apply(self.sources.recent.row(*user as usize), model);
+                let user = *user as usize;
+                for (_, weight, model) in self.linear(user) {
+                    one.apply(self.sources.recent.row(user), model);
                     let (_, scale) = self.standard(one, weight);
                     one.drain(|item, score| all.add(item, score * scale));
                 }
-                let (items, values) = self.sources.history.row(*user as usize);
-                if history > 0.0 {
-                    let heaviest = values.iter().copied().fold(0.0, f32::max);
-                    for (item, value) in items.iter().zip(values) {
-                        all.add(*item, history_score(*value, heaviest, history));
-                    }
+                for (_, weight, own) in self.own(user) {
+                    let (items, values) = own.row(user);
+                    items.iter().zip(values).for_each(|(item, value)| all.add(*item, weight * value));
                 }
                 let mut row = Vec::new();
                 all.drain(|item, score| row.push((item, score)));
@@ -134,10 +133,30 @@ impl<'a> Fusion<'a> {
         Some(Csr::from_rows(n_items, rows.collect()))
     }
 
-    /// The linear sources that count.
-    pub(super) fn linear(&self) -> impl Iterator<Item = (Source, f32, &Csr)> {
-        let parts = self.sources.linear.iter();
-        parts.map(|(source, model)| (*source, self.weights.of(*source), *model)).filter(|part| part.1 > 0.0)
+    /// The linear sources that count for a user.
+    pub(super) fn linear(&self, user: usize) -> impl Iterator<Item = (Source, f32, &Csr)> {
+        self.counting(user, &self.sources.linear)
+    }
+
+    /// The sources of a user's own items that count for the user.
+    pub(super) fn own(&self, user: usize) -> impl Iterator<Item = (Source, f32, &Csr)> {
+        self.counting(user, &self.sources.own)
+    }
+
+    fn counting<'b>(
+        &'b self,
+        user: usize,
+        sources: &'b [(Source, &Csr)],
+    ) -> impl Iterator<Item = (Source, f32, &'b Csr)> {
+        let weights = self.weights(user);
+        sources
+            .iter()
+            .map(|(source, model)| (*source, weights.of(*source), *model))
+            .filter(|part| part.1 > 0.0)
+    }
+
+    fn weights(&self, user: usize) -> &Weights {
+        self.mix.of(self.sources.segments[user])
     }
 
     /// The mean of a linear source's scores over the eligible items, and what a score is multiplied by.
@@ -149,11 +168,12 @@ impl<'a> Fusion<'a> {
     /// Writes a user's concatenated vector; returns what retrieval leaves out, a constant a source.
     pub(super) fn query(&self, user: usize, row: &mut [f32]) -> [f32; N_SOURCES] {
         let mut constants = [0f32; N_SOURCES];
+        let weights = self.weights(user);
         for part in &self.parts {
             let target = &mut row[part.columns.clone()];
             self.user_vector(part.source, user, target);
             let (mean, deviation) = part.moments_of(target);
-            let scale = if deviation > 0.0 { f64::from(part.weight) / deviation } else { 0.0 };
+            let scale = if deviation > 0.0 { f64::from(weights.of(part.source)) / deviation } else { 0.0 };
             for value in target {
                 *value = (f64::from(*value) * scale) as f32;
             }
@@ -170,11 +190,6 @@ impl<'a> Fusion<'a> {
             target.copy_from_slice(users.row(user));
         }
     }
-}
-
-/// From 0 to `weight`.
-pub(super) fn history_score(value: f32, heaviest: f32, weight: f32) -> f32 {
-    if heaviest > 0.0 { weight * value.max(0.0).ln_1p() / heaviest.ln_1p() } else { 0.0 }
 }
 
 pub(super) fn norm(row: &[f32]) -> f32 {

@@ -9,8 +9,8 @@
 //! `x · y` is `x · mean(y)` and its variance `x' Cov(y) x`, so standardising a source for a user only
 //! rescales the user's vector by `weight / deviation`; the mean shifts all of the user's scores alike
 //! and cannot change their order. It is added back in what is published, so that scores of different
-//! users compare. The user's own history is sparse and enters as
-//! `weight · ln(1 + w) / ln(1 + max w)`, from 0 to `weight`.
+//! users compare. What speaks for the user's own items is sparse and enters as it is, from 0 to `weight`.
+//! Weights may differ by segment: each user's vector is scaled by those of the user's own.
 //!
 //! Linear models of the history ([`crate::linear`]) are applied to the user's recent history, item by
 //! item, and standardised like the dense sources; what they add is sparse, since an item that no item of
@@ -31,7 +31,7 @@ mod spread;
 
 pub use explain::{List, Ranked, Reason};
 pub use fusion::Fusion;
-pub use source::{N_SOURCES, Source, Weights};
+pub use source::{Mix, N_SOURCES, Source, Weights};
 
 /// The job's `[ranking]` table.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
@@ -45,7 +45,14 @@ pub struct Config {
     pub include_cold: bool,
     /// What each source counts for, in standard deviations; learned where the job does not say.
     pub weights: Option<Weights>,
+    /// Days after which a user who turned to an item counts half for the trend.
+    pub trend_half_life_days: Days,
 }
+
+/// Above 0.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq)]
+#[serde(try_from = "f64")]
+pub struct Days(f64);
 
 /// From 1 to 10,000.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq)]
@@ -54,7 +61,7 @@ pub struct TopK(usize);
 
 /// What users and items have in each source.
 pub struct Sources<'a> {
-    /// Users × d and items × d, scored by inner product: factors, content, spectral. A zero row is a
+    /// Users × d and items × d, scored by inner product: factors, content, spectral, trend. A zero row is a
     /// user or item that the source knows nothing of.
     pub dense: Vec<(Source, &'a Dense, &'a Dense)>,
     /// Items × items, scored by the user's recent history: ease, walk, cosine, sequence.
@@ -67,6 +74,8 @@ pub struct Sources<'a> {
     pub popularity: &'a Dense,
     /// Users × items: decayed weights.
     pub history: &'a Csr,
+    /// Users × items, from 0 to 1: what speaks for items that the user turned to before.
+    pub own: Vec<(Source, &'a Csr)>,
     /// Whether an item may be listed.
     pub eligible: &'a [bool],
 }
@@ -104,7 +113,32 @@ pub enum Error {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { top_k: TopK(100), exclude_seen: false, include_cold: false, weights: None }
+        Self {
+            top_k: TopK(100),
+            exclude_seen: false,
+            include_cold: false,
+            weights: None,
+            trend_half_life_days: Days(7.0),
+        }
+    }
+}
+
+impl Days {
+    /// The number.
+    pub fn get(self) -> f64 {
+        self.0
+    }
+}
+
+impl TryFrom<f64> for Days {
+    type Error = Error;
+
+    fn try_from(days: f64) -> Result<Self, Error> {
+        if days.is_finite() && days > 0.0 {
+            Ok(Self(days))
+        } else {
+            Err(Error::Config { problem: format!("expected a number of days above 0; found {days}") })
+        }
     }
 }
 
@@ -131,8 +165,8 @@ impl TryFrom<usize> for TopK {
 ///
 /// # Errors
 /// If the sources' shapes do not go together.
-pub fn fuse<'a>(sources: Sources<'a>, weights: &Weights) -> Result<Fusion<'a>, Error> {
-    Fusion::new(sources, weights)
+pub fn fuse<'a>(sources: Sources<'a>, mix: &Mix) -> Result<Fusion<'a>, Error> {
+    Fusion::new(sources, mix)
 }
 
 #[cfg(test)]

@@ -27,10 +27,14 @@ pub enum Source {
     Sequence,
     /// The low-pass filter of the interactions.
     Spectral,
+    /// How likely the user is to turn to it again.
+    Repeat,
+    /// How many turned to it of late.
+    Trend,
 }
 
 /// How many sources there are.
-pub const N_SOURCES: usize = 9;
+pub const N_SOURCES: usize = 11;
 
 impl Source {
     /// All sources, in the order of contributions.
@@ -44,6 +48,8 @@ impl Source {
         Self::Cosine,
         Self::Sequence,
         Self::Spectral,
+        Self::Repeat,
+        Self::Trend,
     ];
 
     /// The source's name, as in `[ranking.weights]`; its published column is this and `_score`.
@@ -58,6 +64,8 @@ impl Source {
             Self::Cosine => "cosine",
             Self::Sequence => "sequence",
             Self::Spectral => "spectral",
+            Self::Repeat => "repeat",
+            Self::Trend => "trend",
         }
     }
 
@@ -73,6 +81,8 @@ impl Source {
             Self::Cosine => "cosine_score",
             Self::Sequence => "sequence_score",
             Self::Spectral => "spectral_score",
+            Self::Repeat => "repeat_score",
+            Self::Trend => "trend_score",
         }
     }
 }
@@ -113,6 +123,34 @@ impl Weights {
     /// What a source counts for.
     pub fn of(&self, source: Source) -> f32 {
         self.0[source as usize]
+    }
+}
+
+/// Weights of everybody, and of the users of each segment.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Mix {
+    /// What counts where a segment has no weights of its own.
+    pub all: Weights,
+    /// By segment; those past the end have none of their own.
+    pub segments: Vec<Option<Weights>>,
+}
+
+impl From<Weights> for Mix {
+    fn from(all: Weights) -> Self {
+        Self { all, segments: Vec::new() }
+    }
+}
+
+impl Mix {
+    /// What counts for the users of a segment.
+    pub fn of(&self, segment: u32) -> &Weights {
+        self.segments.get(segment as usize).and_then(Option::as_ref).unwrap_or(&self.all)
+    }
+
+    /// Whether a source counts for anybody.
+    pub fn counts(&self, source: Source) -> bool {
+        let of = |weights: &Weights| weights.of(source) > 0.0;
+        of(&self.all) || self.segments.iter().flatten().any(of)
     }
 }
 

@@ -26,6 +26,7 @@ struct Shop {
     segments: Vec<u32>,
     popularity: Dense,
     history: Csr,
+    shares: Csr,
     ease: Csr,
     eligible: Vec<bool>,
 }
@@ -43,6 +44,8 @@ impl Shop {
             segments: vec![0, 1, 0, 1, 0, 1],
             popularity: Dense::from_vec(N_ITEMS, 2, popularity).unwrap(),
             history: Csr::from_coordinates(N_USERS, N_ITEMS, &[0, 0, 1], &[3, 7, 3], &[2.0, 9.0, 1.0])
+                .unwrap(),
+            shares: Csr::from_coordinates(N_USERS, N_ITEMS, &[0, 0, 1], &[3, 7, 3], &[0.5, 1.0, 1.0])
                 .unwrap(),
             ease: Csr::from_coordinates(
                 N_ITEMS,
@@ -67,6 +70,7 @@ impl Shop {
             segments: &self.segments,
             popularity: &self.popularity,
             history: &self.history,
+            own: vec![(Source::History, &self.shares)],
             eligible: &self.eligible,
         }
     }
@@ -110,7 +114,7 @@ fn named(weights: &str) -> Weights {
 #[test]
 fn contributions_are_weighted_standard_scores_and_sum_to_the_score() {
     let shop = Shop::new();
-    let fusion = fuse(shop.sources(), &weights()).unwrap();
+    let fusion = fuse(shop.sources(), &weights().into()).unwrap();
     let items: Vec<u32> = (0..N_ITEMS as u32).collect();
     for user in 0..N_USERS {
         let queries = fusion.queries(&[user as u32]);
@@ -157,20 +161,39 @@ fn contributions_are_weighted_standard_scores_and_sum_to_the_score() {
 #[test]
 fn own_history_counts_from_nothing_to_its_weight() {
     let shop = Shop::new();
-    let fusion = fuse(shop.sources(), &named("factors = 1.0\nhistory = 2.0")).unwrap();
+    let fusion = fuse(shop.sources(), &named("factors = 1.0\nhistory = 2.0").into()).unwrap();
     let sparse = fusion.sparse(&[0, 1]).unwrap();
     let (items, scores) = sparse.row(0);
     assert_eq!(items, [3, 7]);
-    assert!((scores[1] - 2.0).abs() < 1e-6, "the heaviest counts fully: {scores:?}");
-    assert!((scores[0] - 2.0 * 3f32.ln() / 10f32.ln()).abs() < 1e-6, "{scores:?}");
+    assert_eq!(scores, [1.0, 2.0]);
     let none = named("factors = 1.0");
-    assert!(fuse(shop.sources(), &none).unwrap().sparse(&[0, 1]).is_none());
+    assert!(fuse(shop.sources(), &none.into()).unwrap().sparse(&[0, 1]).is_none());
+}
+
+#[test]
+fn a_segment_has_its_own_weights() {
+    let shop = Shop::new();
+    let (all, own) = (named("factors = 1.0"), named("content = 2.0\nhistory = 1.0"));
+    let mix = Mix { all, segments: vec![None, Some(own)] };
+    let mixed = fuse(shop.sources(), &mix).unwrap();
+    let items: Vec<u32> = (0..N_ITEMS as u32).collect();
+    let scores = vec![0.0; N_ITEMS];
+    for (user, weights) in [(0, all), (1, own)] {
+        let plain = fuse(shop.sources(), &weights.into()).unwrap();
+        let found = mixed.explain(&[user], &[(&items, &scores)]).remove(0);
+        let expected = plain.explain(&[user], &[(&items, &scores)]).remove(0);
+        for (found, expected) in found.iter().zip(&expected) {
+            assert_eq!(found.contributions, expected.contributions);
+        }
+    }
+    let sparse = mixed.sparse(&[0, 1]).unwrap();
+    assert_eq!((sparse.row(0).0.len(), sparse.row(1).1), (0, &[1.0f32][..]));
 }
 
 #[test]
 fn a_user_without_vectors_gets_popularity_alone() {
     let shop = Shop::new();
-    let fusion = fuse(shop.sources(), &weights()).unwrap();
+    let fusion = fuse(shop.sources(), &weights().into()).unwrap();
     for row in fusion.explain(&[5], &[(&[1, 2], &[0.0, 0.0])]).remove(0) {
         assert_eq!(row.contributions[Source::Factors as usize], 0.0);
         assert_eq!(row.contributions[Source::Content as usize], 0.0);
@@ -185,12 +208,12 @@ fn reasons_name_the_item_that_speaks_for_the_row() {
     shop.factors.1.row_mut(8).copy_from_slice(&twin);
     shop.factors.0.row_mut(0).copy_from_slice(&twin);
     let only = named("factors = 1.0");
-    let fusion = fuse(shop.sources(), &only).unwrap();
+    let fusion = fuse(shop.sources(), &only.into()).unwrap();
     let ranked = fusion.explain(&[0], &[(&[7, 8], &[1.0, 1.0])]).remove(0);
     assert_eq!(ranked[0].reason, Reason::Again);
     assert_eq!(ranked[1].reason, Reason::Because { item: 7 });
     assert_eq!(ranked[1].strongest, Source::Factors);
-    let fusion = fuse(shop.sources(), &named("ease = 1.0")).unwrap();
+    let fusion = fuse(shop.sources(), &named("ease = 1.0").into()).unwrap();
     let ranked = fusion.explain(&[0], &[(&[8, 1], &[1.0, 1.0])]).remove(0);
     assert_eq!(ranked[0].reason, Reason::Because { item: 7 });
     assert_eq!(ranked[1].reason, Reason::Because { item: 3 });
@@ -201,7 +224,7 @@ fn shapes_and_weights_that_do_not_go_together_are_refused() {
     let shop = Shop::new();
     let short = dense(N_ITEMS - 1, 5, 9);
     let sources = Sources { dense: vec![(Source::Factors, &shop.factors.0, &short)], ..shop.sources() };
-    let refused = fuse(sources, &weights()).err();
+    let refused = fuse(sources, &weights().into()).err();
     assert_eq!(refused, Some(Error::Rows { matrix: "factors", expected: N_ITEMS, found: N_ITEMS - 1 }));
     for wrong in ["factors = -1.0", "factors = 0.0\ncontent = 0.0\npopularity = 0.0", "speed = 1.0"] {
         assert!(toml::from_str::<Weights>(wrong).is_err(), "{wrong}");

@@ -111,5 +111,24 @@ fn weights_can_be_learned_from_a_given_table() {
     let run = shop.run(&["--set", "evaluation.valid='data/valid.parquet'"]);
     let manifest = crate::shop::manifest(&run);
     let weights = &manifest["facts"]["learn"]["weights"];
-    assert_eq!(weights["history"], 1.0, "{weights}");
+    assert!(weights["history"] == 1.0 || weights["repeat"] == 1.0, "{weights}");
+}
+
+#[test]
+fn where_hardly_anybody_comes_back_each_users_last_item_is_held_out() {
+    let shop = Shop::new(5_000, 0.0);
+    shop.without_weights();
+    let learned_from = |more: &[&str]| {
+        let manifest = crate::shop::manifest(&shop.run(more));
+        let warnings = manifest["warnings"].to_string();
+        (manifest["facts"]["learn"]["users"].as_u64().unwrap_or(0), warnings)
+    };
+    let (days, warnings) = learned_from(&[]);
+    assert!(days > 50 && !warnings.contains("came back"), "{days} {warnings}");
+    // Nobody comes back within seconds.
+    let (last, warnings) = learned_from(&["--set", "evaluation.test_days=0.0001"]);
+    assert!(last > 120 && warnings.contains("users came back in the held-out days"), "{last} {warnings}");
+    let (few, warnings) =
+        learned_from(&["--set", "evaluation.test_days=0.0001", "--set", "evaluation.split=temporal"]);
+    assert!(few < 50 && !warnings.contains("came back"), "what the job says is done: {few} {warnings}");
 }

@@ -8,3 +8,4 @@ mod mistakes;
 mod night;
 mod shop;
 mod table;
+mod tuning;
