@@ -1,7 +1,8 @@
 -- One row an item of the catalogue, in the order of its index. Of rows with the same id one that may be
 -- listed counts, and of those the first by title; the others are rejected as duplicates.
 -- `described_items` is the items input with `item_text` (the text that is embedded) and `may_be_listed`
--- (the job's rule) beside its columns.
+-- (the job's rule), `boost` (what it adds to the score) and `pin` (the rank it has in every list) beside
+-- its columns.
 SELECT
     item_ids.item_idx,
     item_ids.item_id,
@@ -11,7 +12,9 @@ SELECT
     items.price,
     items.created_at,
     nullif(btrim(items.item_text), '')          AS text,
-    coalesce(items.may_be_listed, FALSE)        AS eligible
+    coalesce(items.may_be_listed, FALSE)        AS eligible,
+    CAST(coalesce(items.boost, 0.0) AS REAL)    AS boost,
+    CAST(items.pin AS SMALLINT UNSIGNED)        AS pin
 FROM (
     SELECT
         *,

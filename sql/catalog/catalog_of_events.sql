@@ -8,6 +8,8 @@ SELECT
     CAST(NULL AS DOUBLE)                        AS price,
     CAST(NULL AS TIMESTAMP)                     AS created_at,
     CAST(NULL AS VARCHAR)                       AS text,
-    TRUE                                        AS eligible
+    TRUE                                        AS eligible,
+    CAST(0.0 AS REAL)                           AS boost,
+    CAST(NULL AS SMALLINT UNSIGNED)             AS pin
 FROM item_ids
 ORDER BY item_idx

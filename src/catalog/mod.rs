@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use arrow::array::{Array, ArrayRef, AsArray, StringArray};
-use arrow::datatypes::Float64Type;
+use arrow::datatypes::{Float32Type, Float64Type, UInt16Type};
 use serde::{Deserialize, Serialize};
 
 use crate::lake::input::{Contract, Field, Input, Kind};
@@ -24,11 +24,35 @@ use crate::lake::{self, Lake};
 pub struct Config {
     /// The SQL condition under which an item may be listed.
     pub eligible: String,
+    /// What is added to the scores of some items; of several that hold, the sum.
+    pub boosts: Vec<Boost>,
+    /// Which items have their place in every list; of several that hold, the first.
+    pub pins: Vec<Pin>,
+}
+
+/// Adds to the scores of the items for which a condition holds.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct Boost {
+    /// An SQL condition over the items' columns.
+    pub when: String,
+    /// How many standard deviations; below 0 to hold back.
+    pub add: f32,
+}
+
+/// Puts the items for which a condition holds at a rank.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct Pin {
+    /// An SQL condition over the items' columns.
+    pub when: String,
+    /// From 1; of several items at one rank, those after the first follow it.
+    pub rank: u16,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { eligible: "coalesce(in_stock, TRUE)".to_owned() }
+        Self { eligible: "coalesce(in_stock, TRUE)".to_owned(), boosts: Vec::new(), pins: Vec::new() }
     }
 }
 
@@ -63,6 +87,10 @@ pub struct Catalog {
     pub texts: StringArray,
     /// Whether the item may be listed.
     pub eligible: Vec<bool>,
+    /// What the job adds to the item's score.
+    pub boosts: Vec<f32>,
+    /// The rank that the item has in every list, if any.
+    pub pins: Vec<Option<u16>>,
 }
 
 /// Why there is no catalogue.
@@ -72,8 +100,10 @@ pub enum Error {
     #[error(transparent)]
     Lake(#[from] lake::Error),
     /// The job's rule is not a condition over the items' columns.
-    #[error("`catalog.eligible = \"{rule}\"`: expected an SQL condition over {}", columns.join(", "))]
+    #[error("`catalog.{key} = \"{rule}\"`: expected an SQL condition over {}", columns.join(", "))]
     Rule {
+        /// Where in `[catalog]`.
+        key: String,
         /// The rule.
         rule: String,
         /// The columns it may use.
@@ -173,16 +203,26 @@ fn define_described_items(lake: &Lake, text: Option<&[String]>, config: &Config)
         Some(columns) => columns.iter().map(|column| quoted(column)).collect(),
         None => DEFAULT_TEXT.iter().map(|column| quoted(column)).collect(),
     };
-    let rule = &config.eligible;
+    let boosts = config.boosts.iter().enumerate();
+    let boosts = boosts.map(|(at, boost)| (format!("boosts[{at}].when"), &boost.when));
+    let pins = config.pins.iter().enumerate().map(|(at, pin)| (format!("pins[{at}].when"), &pin.when));
+    for (key, rule) in [("eligible".to_owned(), &config.eligible)].into_iter().chain(boosts).chain(pins) {
+        let sql = format!("SELECT * FROM items WHERE ({rule})");
+        lake.define("described_items", &sql, &[]).map_err(|source| match lake.columns("items") {
+            Ok(columns) => Error::Rule { key, rule: rule.clone(), columns, source },
+            Err(error) => error.into(),
+        })?;
+    }
+    let boost = |boost: &Boost| format!(" + CASE WHEN ({}) THEN {:?} ELSE 0.0 END", boost.when, boost.add);
+    let boost: String = config.boosts.iter().map(boost).collect();
+    let pin = |pin: &Pin| format!(" WHEN ({}) THEN {}", pin.when, pin.rank);
+    let pin: String = config.pins.iter().map(pin).collect();
+    let (text, rule) = (parts.join(", "), &config.eligible);
     let sql = format!(
-        "SELECT *, concat_ws(' | ', {}) AS item_text, ({rule}) AS may_be_listed FROM items",
-        parts.join(", ")
+        "SELECT *, concat_ws(' | ', {text}) AS item_text, ({rule}) AS may_be_listed, \
+         0.0{boost} AS boost, CASE WHEN FALSE THEN 0{pin} END AS pin FROM items"
     );
-    let planned = lake.define("described_items", &sql, &[]);
-    planned.map_err(|source| match lake.columns("items") {
-        Ok(columns) => Error::Rule { rule: rule.clone(), columns, source },
-        Err(error) => error.into(),
-    })
+    Ok(lake.define("described_items", &sql, &[])?)
 }
 
 impl Catalog {
@@ -191,7 +231,7 @@ impl Catalog {
     /// # Errors
     /// If it cannot be read.
     pub fn read(path: &Path) -> Result<Self, lake::Error> {
-        let columns = ["item_id", "title", "brand", "category", "price", "text", "eligible"];
+        let columns = ["item_id", "title", "brand", "category", "price", "text", "eligible", "boost", "pin"];
         let rows = lake::read(path, &columns)?;
         let text = |at: usize| rows.column(at).as_string::<i32>().clone();
         Ok(Self {
@@ -202,6 +242,8 @@ impl Catalog {
             prices: rows.column(4).as_primitive::<Float64Type>().iter().collect(),
             texts: text(5),
             eligible: rows.column(6).as_boolean().iter().map(|value| value == Some(true)).collect(),
+            boosts: rows.column(7).as_primitive::<Float32Type>().values().to_vec(),
+            pins: rows.column(8).as_primitive::<UInt16Type>().iter().collect(),
         })
     }
 

@@ -54,7 +54,9 @@ pub(super) fn rows(system: &System, slice: &Slice, k: usize, resamples: &Resampl
                 per_user.iter().map(|user| user.map(|values| values[at])).collect();
             let value = values.iter().flatten().sum::<f64>() / users as f64;
             let interval = Some(bootstrap::interval(&values, resamples));
-            Row { system: system.name.clone(), metric, k, slice: slice.name.clone(), value, interval, users }
+            let slice = slice.name.clone();
+            let system = system.name.clone();
+            Row { system, metric, k, slice, value, interval, baseline: None, users }
         })
         .collect()
 }

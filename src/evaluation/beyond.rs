@@ -45,7 +45,16 @@ pub(super) fn rows(inputs: &Inputs, system: &System, k: usize) -> Vec<Row> {
         .into_iter()
         .filter_map(|(metric, value)| {
             let (slice, users) = ("all".to_owned(), lists.len());
-            Some(Row { system: system.name.clone(), metric, k, slice, value: value?, interval: None, users })
+            Some(Row {
+                system: system.name.clone(),
+                metric,
+                k,
+                slice,
+                value: value?,
+                interval: None,
+                baseline: None,
+                users,
+            })
         })
         .collect()
 }

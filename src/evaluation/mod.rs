@@ -20,6 +20,10 @@
 //! and `repeat_share` (rows the user had turned to before). `baseline` is the popularity system's value
 //! of the same metric, k and slice.
 //!
+//! Where a system says how likely it thinks each listed item to be turned to, `mae`, `mse` and `rmse` compare
+//! that with what came true, 1 or 0, over the rows of a list, as means over users who have one. Their
+//! `baseline` is that of saying the share of all listed rows that came true for every row.
+//!
 //! Intervals are percentiles of `bootstrap` resamples of users (Efron, 1979), seeded; the same resamples
 //! serve every system, so that differences compare. The room trains nothing and sees no time.
 
@@ -32,6 +36,7 @@ use crate::matrix::{Csr, Dense};
 mod accuracy;
 mod beyond;
 mod bootstrap;
+mod errors;
 mod split;
 mod text;
 
@@ -58,6 +63,8 @@ pub struct Config {
     pub test_share: f64,
     /// List lengths.
     pub ks: Vec<usize>,
+    /// Values of `ranking.rules.diversity` to compare the fused lists at.
+    pub diversity: Vec<f32>,
     /// Resamples for the intervals.
     pub bootstrap: usize,
 }
@@ -72,6 +79,7 @@ struct Raw {
     test_days: f64,
     test_share: f64,
     ks: Vec<usize>,
+    diversity: Vec<f32>,
     bootstrap: usize,
 }
 
@@ -93,6 +101,9 @@ pub struct System {
     pub name: String,
     /// Items, best first, in the order of [`Inputs::users`].
     pub lists: Vec<Vec<u32>>,
+    /// How likely the system thinks each listed item to be turned to, where it says so; nothing for users
+    /// of whom it does not.
+    pub probabilities: Option<Vec<Vec<f64>>>,
 }
 
 /// What an evaluation compares.
@@ -110,7 +121,7 @@ pub struct Inputs<'a> {
     pub segments: &'a [u32],
     /// Segments by code.
     pub segment_names: &'a [String],
-    /// Items × dim, for diversity.
+    /// Items × dim, rows of unit length or zero, for diversity: embeddings, or factors where there are none.
     pub embeddings: Option<&'a Dense>,
     /// Whether an item may be listed.
     pub eligible: &'a [bool],
@@ -156,6 +167,7 @@ impl Default for Config {
             test_days: 7.0,
             test_share: 0.2,
             ks: vec![10, 20, 50],
+            diversity: Vec::new(),
             bootstrap: 200,
         }
     }
@@ -163,8 +175,9 @@ impl Default for Config {
 
 impl Default for Raw {
     fn default() -> Self {
-        let Config { enabled, test, valid, split, test_days, test_share, ks, bootstrap } = Config::default();
-        Self { enabled, test, valid, split, test_days, test_share, ks, bootstrap }
+        let Config { enabled, test, valid, split, test_days, test_share, ks, diversity, bootstrap } =
+            Config::default();
+        Self { enabled, test, valid, split, test_days, test_share, ks, diversity, bootstrap }
     }
 }
 
@@ -185,8 +198,11 @@ impl TryFrom<Raw> for Config {
         if !(1..=10_000).contains(&raw.bootstrap) {
             return refuse("bootstrap", "1 to 10000 resamples", raw.bootstrap.to_string());
         }
-        let Raw { enabled, test, valid, split, test_days, test_share, ks, bootstrap } = raw;
-        Ok(Self { enabled, test, valid, split, test_days, test_share, ks, bootstrap })
+        if raw.diversity.iter().any(|lambda| !(0.0..1.0).contains(lambda)) {
+            return refuse("diversity", "numbers from 0 to below 1", format!("{:?}", raw.diversity));
+        }
+        let Raw { enabled, test, valid, split, test_days, test_share, ks, diversity, bootstrap } = raw;
+        Ok(Self { enabled, test, valid, split, test_days, test_share, ks, diversity, bootstrap })
     }
 }
 
@@ -205,6 +221,8 @@ struct Row {
     slice: String,
     value: f64,
     interval: Option<(f64, f64)>,
+    /// What to compare with where it is not the popularity system's.
+    baseline: Option<f64>,
     users: usize,
 }
 
@@ -231,6 +249,7 @@ pub fn evaluate(inputs: &Inputs, config: &Config, seed: u64) -> Result<DataFrame
         }
         for &k in &config.ks {
             rows.extend(beyond::rows(inputs, system, k));
+            rows.extend(errors::rows(inputs, system, k, &resamples));
         }
         rows
     };
@@ -243,7 +262,9 @@ fn frame(rows: &[Row]) -> Result<DataFrame, Error> {
     let baselines: Vec<&Row> = rows.iter().filter(|row| row.system == "popularity").collect();
     let baseline: Vec<Option<f64>> = rows
         .iter()
-        .map(|row| baselines.iter().find(|other| same(row, other)).map(|other| other.value))
+        .map(|row| {
+            row.baseline.or_else(|| baselines.iter().find(|other| same(row, other)).map(|other| other.value))
+        })
         .collect();
     let text = |of: &dyn Fn(&Row) -> String| rows.iter().map(of).collect::<Vec<String>>();
     let column = |name: &str, values: Vec<String>| Column::new(name.into(), values);

@@ -13,8 +13,12 @@ fn example() -> DataFrame {
     let embeddings =
         Dense::from_vec(6, 2, vec![1.0, 0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 0.0]).unwrap();
     let systems = [
-        System { name: "fused".into(), lists: vec![vec![4, 2, 1, 0], vec![]] },
-        System { name: "popularity".into(), lists: vec![vec![0, 2], vec![0, 3]] },
+        System {
+            name: "fused".into(),
+            lists: vec![vec![4, 2, 1, 0], vec![]],
+            probabilities: Some(vec![vec![0.1, 0.6, 0.3, 0.0], vec![]]),
+        },
+        System { name: "popularity".into(), lists: vec![vec![0, 2], vec![0, 3]], probabilities: None },
     ];
     let inputs = Inputs {
         users: &[0, 1],
@@ -122,7 +126,7 @@ fn a_random_split_keeps_an_item_to_learn_from_and_loses_none() {
 #[test]
 fn a_system_without_a_list_for_every_user_is_refused() {
     let empty = csr(1, 1, &[(0, 0)]);
-    let systems = [System { name: "half".into(), lists: vec![] }];
+    let systems = [System { name: "half".into(), lists: vec![], probabilities: None }];
     let inputs = Inputs {
         users: &[0],
         truth: &empty,
@@ -145,4 +149,18 @@ fn the_table_for_people_has_a_row_a_system() {
     assert_eq!(lines.len(), 3);
     assert!(lines[0].contains("all @4") && lines[0].ends_with("2 users"), "{text}");
     assert!(lines[1].contains("fused") && lines[1].contains("0.5000 ("), "{text}");
+}
+
+#[test]
+fn errors_of_probabilities_by_hand() {
+    let frame = example();
+    // Of items 4, 2, 1, 0 the user turned to 2 and 1; the second user has no list.
+    equal(find(&frame, "fused", "mae", 4, "all", "value"), (0.1 + 0.4 + 0.7 + 0.0) / 4.0);
+    let mse = (0.01 + 0.16 + 0.49) / 4.0;
+    equal(find(&frame, "fused", "mse", 4, "all", "value"), mse);
+    equal(find(&frame, "fused", "rmse", 4, "all", "value"), mse.sqrt());
+    equal(find(&frame, "fused", "rmse", 2, "all", "value"), ((0.01 + 0.16) / 2.0f64).sqrt());
+    // Half of the rows came true: always saying a half is off by a half.
+    equal(find(&frame, "fused", "mae", 4, "all", "baseline"), 0.5);
+    equal(find(&frame, "fused", "rmse", 4, "all", "baseline"), 0.5);
 }

@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 
 use polars::prelude::{DataFrame, PolarsError};
 
-/// The accuracy of every system at one length over one slice, a system a row, with intervals.
+/// The accuracy of every system at one length over one slice, a system a row, with intervals; over all
+/// users also how much of the catalogue its lists cover and how diverse they are.
 ///
 /// # Errors
 /// If the frame is not one of this room's.
 pub fn table(frame: &DataFrame, k: usize, slice: &str) -> Result<String, PolarsError> {
     const SHOWN: [&str; 3] = ["recall", "ndcg", "hit_rate"];
+    const BEYOND: [&str; 2] = ["coverage", "diversity"];
     let text = |name: &str| frame.column(name)?.str().cloned();
     let (systems, metrics, slices) = (text("system")?, text("metric")?, text("slice")?);
     let ks = frame.column("k")?.u32()?.clone();
@@ -27,23 +29,31 @@ pub fn table(frame: &DataFrame, k: usize, slice: &str) -> Result<String, PolarsE
     let mut lines = Vec::new();
     for system in order {
         let mut line = format!("  {system:<12}");
-        for shown in SHOWN {
-            let at = (0..frame.height()).find(|at| {
+        let row_of = |metric: &str| {
+            (0..frame.height()).find(|at| {
                 systems.get(*at) == Some(system)
-                    && metrics.get(*at) == Some(shown)
+                    && metrics.get(*at) == Some(metric)
                     && ks.get(*at) == Some(k as u32)
                     && slices.get(*at) == Some(slice)
-            });
-            let Some(at) = at else { continue };
+            })
+        };
+        for shown in SHOWN {
+            let Some(at) = row_of(shown) else { continue };
             counted = users.get(at).unwrap_or(0);
             let number = |values: &polars::prelude::Float64Chunked| values.get(at).unwrap_or(f64::NAN);
             line += &format!("  {:.4} ({:.4}-{:.4})", number(&values), number(&lows), number(&highs));
         }
-        lines.push(line);
+        for at in BEYOND.into_iter().filter_map(row_of) {
+            line += &format!("  {:<9.4}", values.get(at).unwrap_or(f64::NAN));
+        }
+        lines.push(line.trim_end().to_owned());
     }
     let mut heading = format!("  {:<12}", format!("{slice} @{k}"));
     for shown in SHOWN {
         heading += &format!("  {shown:<22}");
+    }
+    if slice == "all" {
+        BEYOND.iter().for_each(|beyond| heading += &format!("  {beyond:<9}"));
     }
     Ok(format!("{}  {counted} users\n{}\n", heading.trim_end(), lines.join("\n")))
 }

@@ -42,7 +42,7 @@ mod sweep;
 use crate::matrix::{Csr, Dense};
 use std::time::{Duration, Instant};
 
-pub use config::{Config, ConfigError};
+pub use config::{Config, ConfigError, Keys};
 
 /// What the sweeps arrived at.
 #[derive(Clone, Debug, PartialEq)]

@@ -357,8 +357,8 @@ fn overflow_is_an_error_and_not_an_output() {
 
 #[test]
 fn configurations_say_what_is_wrong_with_them() {
-    assert_eq!(toml::from_str::<Config>("").unwrap(), Config::default());
-    assert_eq!(toml::from_str::<Config>("rank = 8").unwrap(), Config { rank: 8, ..Config::default() });
+    assert_eq!(toml::from_str::<Keys>("").unwrap(), Keys::default());
+    assert_eq!(toml::from_str::<Keys>("rank = 8").unwrap(), Keys { rank: 8, ..Keys::default() });
     for (text, message) in [
         ("rank = 0", "`rank` is 0, expected an integer from 1 to 512"),
         ("iterations = 0", "`iterations` is 0, expected an integer from 1 to 1000"),
@@ -367,7 +367,7 @@ fn configurations_say_what_is_wrong_with_them() {
         ("regularization_exponent = 3.0", "`regularization_exponent` is 3, expected a number from 0 to 2"),
         ("ranks = 8", "unknown field `ranks`"),
     ] {
-        let refused = toml::from_str::<Config>(text).unwrap_err().to_string();
+        let refused = toml::from_str::<Keys>(text).unwrap_err().to_string();
         assert!(refused.contains(message), "{refused}");
     }
     let config = Config { rank: 513, ..Config::default() };
@@ -386,4 +386,20 @@ fn the_start_is_normal_and_drawn_by_index() {
     assert!(mean.abs() < 0.02 && (spread - 1.0).abs() < 0.02, "{mean} {spread}");
     assert!(rows.chunks_exact(32).all(|row| row[25..].iter().all(|&value| value == 0.0)));
     assert_eq!(start::normal(&[1999, 4], 25, 32, 5)[32..], rows[4 * 32..5 * 32]);
+}
+
+#[test]
+fn what_a_job_leaves_open_follows_the_data() {
+    let interactions =
+        Csr::from_coordinates(4, 10, &[0, 1, 2, 3], &[0, 1, 1, 2], &[2.0, 4.0, 1.0, 3.0]).unwrap();
+    let config = Keys::default().config(&interactions);
+    // Ten units of weight, forty pairs: all pairs together weigh thirty.
+    assert!((config.unobserved_weight - 0.75).abs() < 1e-12, "{config:?}");
+    assert!((config.regularization - 0.01 * 10.0 / (4.0 + 30.0)).abs() < 1e-12, "{config:?}");
+    let given: Keys = toml::from_str("unobserved_weight = 0.5\nregularization = 0.25").unwrap();
+    let config = given.config(&interactions);
+    assert_eq!((config.unobserved_weight, config.regularization), (0.5, 0.25));
+    let nothing = Csr::from_coordinates(3, 3, &[], &[], &[]).unwrap();
+    let factors = factorize(&nothing, &Keys::default().config(&nothing), 1, &mut |_| {}).unwrap();
+    assert!(factors.users.values().iter().all(|value| *value == 0.0));
 }

@@ -57,7 +57,7 @@ pub struct Spec {
     pub encoder: Option<encoder::Config>,
     /// Matrix factorisation.
     #[serde(default)]
-    pub factors: factor::Config,
+    pub factors: factor::Keys,
     /// Item-item lists.
     #[serde(default)]
     pub neighbors: neighbors::Config,

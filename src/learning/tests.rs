@@ -113,3 +113,19 @@ fn there_is_no_lift_where_one_source_knows_everything() {
     assert_eq!(learned.lift.over, 1);
     assert!(learned.lift.gain.mean.abs() < 1e-9 && learned.ndcg > 0.8, "{learned:?}");
 }
+
+#[test]
+fn calibration_finds_the_odds_that_outcomes_were_drawn_by() {
+    let truth = Calibration { intercept: -2.0, slope: 0.7 };
+    let rows: Vec<(f32, bool)> = (0..40_000u64)
+        .map(|at| {
+            let score = (at % 80) as f32 / 10.0 - 4.0;
+            let drawn = crate::random::split_mix(at) as f64 / u64::MAX as f64;
+            (score, drawn < truth.probability(f64::from(score)))
+        })
+        .collect();
+    let found = Calibration::fit(&rows);
+    assert!((found.intercept + 2.0).abs() < 0.05 && (found.slope - 0.7).abs() < 0.03, "{found:?}");
+    let never = Calibration::fit(&[(1.0, false), (2.0, false), (3.0, false)]);
+    assert!(never.probability(2.0) < 0.5 && never.slope.is_finite());
+}

@@ -7,9 +7,10 @@ use crate::evaluation::{self, System};
 use crate::lake;
 use crate::lake::table::{self, Layout};
 use crate::matrix::Csr;
-use crate::ranking::{self, Source, Weights};
+use crate::ranking::{self, List, Ranked, Source, Weights};
 
 use super::rank::{Learned, USERS_AT_A_TIME, retrieve};
+use super::shelf::Shelf;
 use super::stages::{Night, Report};
 use super::{lists, popular};
 
@@ -34,8 +35,8 @@ impl Night<'_> {
                 return Ok(Report { facts: json!({}), note: "no user has held-out items".to_owned() });
             }
             let catalog = night.catalog_rows()?;
-            let systems = night.systems(&learned, &catalog.eligible, &users)?;
-            let embeddings = night.embeddings()?.map(|embeddings| embeddings.items);
+            let mut shelf = night.shelf(&learned, &catalog)?;
+            let systems = night.systems(&learned, &mut shelf, &catalog.eligible, &users)?;
             // Users whom only a given table knows have seen nothing and are of no segment.
             let seen = learned.history.interactions.with_rows(truth.n_rows());
             let mut segments = learned.history.segments.clone();
@@ -47,7 +48,7 @@ impl Night<'_> {
                 popularity: &learned.history.n_users_of_item,
                 segments: &segments,
                 segment_names: &learned.history.segment_names,
-                embeddings: embeddings.as_ref(),
+                embeddings: Some(&shelf.vectors),
                 eligible: &catalog.eligible,
                 systems: &systems,
             };
@@ -71,38 +72,71 @@ impl Night<'_> {
         Ok(())
     }
 
-    /// The published fusion, each source alone, and the user's own history. Users without history have the
-    /// list that a night would give them: none, or with `include_cold` the popular one.
-    fn systems(&mut self, learned: &Learned, eligible: &[bool], users: &[u32]) -> Result<Vec<System>, Error> {
-        let config = &self.job.spec.ranking;
+    /// The published fusion, the same at other diversities, each source alone without rules, and the user's
+    /// own history. Users without history have the list that a night would give them: none, or with
+    /// `include_cold` the popular one.
+    fn systems(
+        &mut self,
+        learned: &Learned,
+        shelf: &mut Shelf,
+        eligible: &[bool],
+        users: &[u32],
+    ) -> Result<Vec<System>, Error> {
+        let spec = &self.job.spec;
+        let (config, top_k) = (&spec.ranking, spec.evaluation.longest());
         let fused = self.weights()?.mix(&learned.history.segment_names);
-        let mut compared = vec![("fused", fused)];
-        let is_own = |source: &Source| learned.own.iter().any(|own| own.0 == *source);
-        let alone = learned.present().into_iter().filter(|source| !is_own(source));
-        compared.extend(alone.map(|source| (source.name(), Weights::alone(source).into())));
-        let top_k = self.job.spec.evaluation.longest();
         let fallback: Vec<u32> = match config.include_cold {
             true => popular::list(&learned.history, eligible, top_k).iter().map(|row| row.item).collect(),
             false => Vec::new(),
         };
         let is_known = |user: u32| learned.knows(user as usize);
         let known: Vec<u32> = users.iter().copied().filter(|user| is_known(*user)).collect();
-        let listed = |lists: Vec<Vec<u32>>| popular::fill(users, is_known, lists, &fallback);
+        let listed = |name: String, lists: Vec<Vec<u32>>| {
+            let lists = popular::fill(users, is_known, lists, &fallback);
+            System { name, lists, probabilities: None }
+        };
+        let is_own = |source: &Source| learned.own.iter().any(|own| own.0 == *source);
+        let alone: Vec<Source> = learned.present().into_iter().filter(|source| !is_own(source)).collect();
+
+        let curve = spec.evaluation.diversity.iter().map(|lambda| (format!("fused d={lambda}"), *lambda));
+        let ruled: Vec<(String, f32)> =
+            [("fused".to_owned(), config.rules.diversity)].into_iter().chain(curve).collect();
+        let calibration = self.calibration();
+        let n_systems = ruled.len() + alone.len();
         let mut systems = Vec::new();
-        let n_systems = compared.len();
-        for (at, (name, mix)) in compared.into_iter().enumerate() {
-            let fusion = ranking::fuse(learned.sources(eligible), &mix)?;
+        for (name, diversity) in ruled {
+            shelf.set_diversity(diversity);
+            let fusion = ranking::fuse(shelf.sources(learned, eligible), &fused)?;
+            let (mut lists, mut said) = (Vec::with_capacity(known.len()), Vec::new());
+            for some in known.chunks(USERS_AT_A_TIME) {
+                let found = shelf.lists(&fusion, learned, eligible, some, (top_k, config.exclude_seen))?;
+                if let Some(calibration) = &calibration {
+                    let rows: Vec<List<'_>> = found.iter().map(|list| (&list.0[..], &list.1[..])).collect();
+                    let of = |row: &Ranked| calibration.probability(f64::from(row.score));
+                    said.extend(fusion.explain(some, &rows).iter().map(|rows| rows.iter().map(of).collect()));
+                }
+                lists.extend(found.into_iter().map(|list| list.0));
+                let done = systems.len() * known.len() + lists.len();
+                self.progress("evaluate", done, n_systems * known.len(), "lists");
+            }
+            let said: Vec<Vec<f64>> = popular::fill(users, is_known, said, &Vec::new());
+            let probabilities = calibration.map(|_| said);
+            systems.push(System { probabilities, ..listed(name, lists) });
+        }
+        for source in alone {
+            let fusion = ranking::fuse(learned.sources(eligible), &Weights::alone(source).into())?;
             let mut lists = Vec::with_capacity(known.len());
             for some in known.chunks(USERS_AT_A_TIME) {
                 let found = retrieve(&fusion, learned, eligible, some, top_k, config.exclude_seen)?;
                 lists.extend((0..some.len()).map(|at| found.list(at).0.to_vec()));
-                self.progress("evaluate", at * known.len() + lists.len(), n_systems * known.len(), "lists");
+                let done = systems.len() * known.len() + lists.len();
+                self.progress("evaluate", done, n_systems * known.len(), "lists");
             }
-            systems.push(System { name: name.to_owned(), lists: listed(lists) });
+            systems.push(listed(source.name().to_owned(), lists));
         }
         for (source, own) in &learned.own {
             let lists = known.iter().map(|user| heaviest(own, eligible, *user, top_k)).collect();
-            systems.push(System { name: source.name().to_owned(), lists: listed(lists) });
+            systems.push(listed(source.name().to_owned(), lists));
         }
         Ok(systems)
     }

@@ -77,6 +77,7 @@ impl Night<'_> {
                 "segments": segments,
                 "users": groups.len(),
                 "k": night.job.spec.learning.k,
+                "calibration": found.calibration,
                 "ndcg": found.ndcg,
                 "ndcg_alone": named(&|at| found.alone[at]),
                 "lift": { "over": over, "ndcg": gain, "low": low, "high": high },
@@ -95,6 +96,11 @@ impl Night<'_> {
             }
             Ok(Report { facts, note })
         })
+    }
+
+    /// What makes fused scores probabilities, where weights were learned.
+    pub(super) fn calibration(&self) -> Option<learning::Calibration> {
+        serde_json::from_value(self.done["learn"].facts["calibration"].clone()).ok()
     }
 
     /// What each source counts for: as the job says, as was learned, or, where nothing could be learned,

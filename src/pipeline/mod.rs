@@ -31,6 +31,7 @@ mod popular;
 mod publish;
 mod rank;
 mod related;
+mod shelf;
 pub mod show;
 mod stages;
 mod tune;

@@ -54,6 +54,8 @@ impl Learned {
             linear: self.linear(),
             recent: &self.recent,
             own: self.own.iter().map(|(source, own)| (*source, own)).collect(),
+            bias: None,
+            ruled: false,
             segments: &self.history.segments,
             popularity: &self.history.popularity,
             history: &self.history.interactions,
@@ -168,12 +170,12 @@ impl Night<'_> {
     pub(super) fn learned(&self, window: &str, weights: Option<&Weighed>) -> Result<Learned, Error> {
         let ids = self.ids()?;
         let history = self.history(window, &ids)?;
-        let content = self.content(&history)?;
+        let recent = history.recent(self.job.spec.linear.recency);
+        let content = self.content(&recent, &history.searches)?;
         let spec = &self.job.spec;
         let counts = |source| weights.is_none_or(|weights| weights.counts(source));
         let (interactions, steps) = (&history.interactions, &history.steps);
         let mut models = linear::fit(interactions, steps, wanted(counts), &spec.linear, spec.seed)?;
-        let recent = history.recent(spec.linear.recency);
         let mut spectral = models.spectral.take().map(|matrices| Spectral::new(matrices, &recent));
         let mut factors = self.factors(window)?;
         if let Some((_, embeddings)) = &content {
@@ -211,15 +213,16 @@ impl Night<'_> {
         Ok(own)
     }
 
-    /// Users' and items' embeddings, where texts are embedded.
-    pub(super) fn content(&self, history: &History) -> Result<Option<(Dense, Dense)>, Error> {
+    /// Users' embeddings, from what they turned to of late and searched for, and items', where texts are
+    /// embedded.
+    pub(super) fn content(&self, recent: &Csr, searches: &Csr) -> Result<Option<(Dense, Dense)>, Error> {
         let Some(embeddings) = self.embeddings()? else { return Ok(None) };
         let n_items = embeddings.items.n_rows();
         let no_terms = Csr::from_coordinates(n_items, 0, &[], &[], &[])?;
         let inputs = profile::Inputs {
-            history: &history.interactions,
+            history: recent,
             items: Some(&embeddings.items),
-            searches: Some((&history.searches, &embeddings.queries)),
+            searches: Some((searches, &embeddings.queries)),
             categories: &vec![None; n_items],
             brands: &vec![None; n_items],
             prices: &vec![None; n_items],
@@ -240,7 +243,8 @@ impl Night<'_> {
             let mix = weights.mix(&learned.history.segment_names);
             let catalog = night.catalog_rows()?;
             let config = &night.job.spec.ranking;
-            let fusion = ranking::fuse(learned.sources(&catalog.eligible), &mix)?;
+            let shelf = night.shelf(&learned, &catalog)?;
+            let fusion = ranking::fuse(shelf.sources(&learned, &catalog.eligible), &mix)?;
             let ids = night.ids()?;
             let n_users = ids.users.len();
             let (users, mut order) = night.listed_users(&ids)?;
@@ -260,10 +264,10 @@ impl Night<'_> {
             let (mut n_rows, mut n_done) = (0, 0);
             for users in order.chunks(USERS_AT_A_TIME) {
                 let warm: Vec<u32> = users.iter().copied().filter(|user| is_known(*user)).collect();
-                let top_k = config.top_k.get();
-                let found =
-                    retrieve(&fusion, &learned, &catalog.eligible, &warm, top_k, config.exclude_seen)?;
-                let found: Vec<ranking::List<'_>> = (0..warm.len()).map(|at| found.list(at)).collect();
+                let wanted = (config.top_k.get(), config.exclude_seen);
+                let lists = shelf.lists(&fusion, &learned, &catalog.eligible, &warm, wanted)?;
+                let found: Vec<ranking::List<'_>> =
+                    lists.iter().map(|(items, scores)| (&items[..], &scores[..])).collect();
                 let explained = popular::fill(users, is_known, fusion.explain(&warm, &found), &popular);
                 n_rows += writers.write(&tables, &learned.history, users, &explained)?;
                 n_done += users.len();

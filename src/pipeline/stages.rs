@@ -419,9 +419,10 @@ impl<'a> Night<'a> {
             let mut objectives = serde_json::Map::new();
             for (at, window) in windows.iter().enumerate() {
                 let history = night.history(window, &ids)?;
-                let (config, seed) = (&night.job.spec.factors, night.job.spec.seed);
+                let config = night.job.spec.factors.config(&history.interactions);
+                let seed = night.job.spec.seed;
                 let all = config.iterations * windows.len();
-                let factors = factor::factorize(&history.interactions, config, seed, &mut |sweep| {
+                let factors = factor::factorize(&history.interactions, &config, seed, &mut |sweep| {
                     night.progress("factorize", at * config.iterations + sweep.number, all, "sweeps");
                 })?;
                 let at = window_folder(folder, window);
@@ -438,6 +439,8 @@ impl<'a> Night<'a> {
                         "unobserved": parts.unobserved,
                         "regularization": parts.regularization,
                         "total": parts.total(),
+                        "unobserved_weight": config.unobserved_weight,
+                        "regularization_strength": config.regularization,
                     }),
                 );
             }

@@ -153,10 +153,14 @@ impl Night<'_> {
         let (spec, history) = (&job.spec, &learned.history);
         let source = source_of(block);
         Ok(match source {
-            None => Part::Recent(history.recent(spec.linear.recency)),
+            None => {
+                let recent = history.recent(spec.linear.recency);
+                let content = self.content(&recent, &history.searches)?.map(|content| content.0);
+                Part::Recent(recent, content)
+            }
             Some(Source::Factors) => {
-                let config = &spec.factors;
-                let factors = factor::factorize(&history.interactions, config, spec.seed, &mut |_| {})?;
+                let config = spec.factors.config(&history.interactions);
+                let factors = factor::factorize(&history.interactions, &config, spec.seed, &mut |_| {})?;
                 Part::Factors((factors.users, factors.items))
             }
             Some(source @ Source::Repeat) => {
@@ -184,7 +188,8 @@ fn source_of(block: &Block) -> Option<Source> {
 /// What one block of keys decides.
 enum Part {
     Factors((Dense, Dense)),
-    Recent(Csr),
+    /// What linear sources are applied to, and users' embeddings.
+    Recent(Csr, Option<Dense>),
     Own(Source, Csr),
     Spectral(Option<Spectral>),
     Linear(Source, Box<linear::Models>),
@@ -195,9 +200,9 @@ impl Part {
     fn sources(&self, learned: &Learned) -> Vec<Source> {
         match self {
             Self::Factors(_) => vec![Source::Factors],
-            Self::Recent(_) => {
+            Self::Recent(..) => {
                 let recent = |source: &Source| {
-                    !matches!(source, Source::Factors | Source::Content | Source::Popularity | Source::Trend)
+                    !matches!(source, Source::Factors | Source::Popularity | Source::Trend)
                         && !learned.own.iter().any(|own| own.0 == *source)
                 };
                 learned.present().into_iter().filter(recent).collect()
@@ -221,12 +226,15 @@ impl Learned {
     fn swap(&mut self, part: Part) -> Part {
         match part {
             Part::Factors(factors) => Part::Factors(std::mem::replace(&mut self.factors, factors)),
-            Part::Recent(recent) => {
+            Part::Recent(recent, mut users) => {
                 let old = std::mem::replace(&mut self.recent, recent);
+                if let (Some(content), Some(users)) = (&mut self.content, &mut users) {
+                    std::mem::swap(&mut content.0, users);
+                }
                 if let Some(spectral) = &mut self.spectral {
                     spectral.users = linear::project(&self.recent, &spectral.inputs);
                 }
-                Part::Recent(old)
+                Part::Recent(old, users)
             }
             Part::Own(source, mut own) => {
                 for (_, there) in self.own.iter_mut().filter(|there| there.0 == source) {

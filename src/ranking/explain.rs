@@ -100,6 +100,7 @@ impl Fusion<'_> {
                 }
             }
         }
+        let ruled = self.sources.ruled;
         let words = self.parts.iter().find(|part| part.source == Source::Content);
         let knows_words = words.is_some_and(|part| query[part.columns.clone()].iter().any(|x| *x != 0.0));
         items
@@ -113,13 +114,18 @@ impl Fusion<'_> {
                     contributions[part.source as usize] += dot(&query[columns.clone()], &vector[columns]);
                 }
                 let before = seen.binary_search(&item).ok();
+                let score = retrieved + constant;
+                if ruled {
+                    // What a rule moved up has more than its sources gave it.
+                    contributions[Source::Rules as usize] += score - contributions.iter().sum::<f32>();
+                }
                 let strongest = strongest(&contributions);
                 let reason = match before {
                     Some(_) => Reason::Again,
                     None if seen.is_empty() && knows_words => Reason::Searched,
                     None => self.evidence(user, item, strongest, &evidence),
                 };
-                Ranked { item, score: retrieved + constant, contributions, strongest, reason }
+                Ranked { item, score, contributions, strongest, reason }
             })
             .collect()
     }
@@ -139,7 +145,7 @@ impl Fusion<'_> {
         let by_behavior = || by_vectors(Source::Factors).map(because);
         let by_content = || by_vectors(Source::Content).map(similar);
         let found = match strongest {
-            Source::Popularity | Source::Trend => None,
+            Source::Popularity | Source::Trend | Source::Rules => None,
             Source::Content => by_content().or_else(by_behavior),
             Source::Sequence => by_model(strongest).map(|item| Reason::Follows { item }),
             Source::Ease | Source::Walk | Source::Cosine => by_model(strongest).map(because),
@@ -194,7 +200,7 @@ fn best_by_model(model: &Csr, item: u32, history: &[(u32, f32)]) -> Option<u32> 
 /// The source that gave most; of equals the first.
 fn strongest(contributions: &[f32; N_SOURCES]) -> Source {
     let mut strongest = Source::Factors;
-    for source in Source::ALL {
+    for source in Source::weighed() {
         if contributions[source as usize] > contributions[strongest as usize] {
             strongest = source;
         }

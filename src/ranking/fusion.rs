@@ -74,6 +74,16 @@ impl<'a> Fusion<'a> {
             parts.push(Part { source, columns: first..first + items.n_cols(), mean, covariance });
             matrices.push(items);
         }
+        let bias = sources.bias.map(|bias| Dense::from_vec(bias.len(), 1, bias.to_vec())).transpose();
+        let bias = bias.map_err(|_| Error::NotFinite)?;
+        if let Some(bias) = &bias {
+            rows("rules", n_items, bias.n_rows())?;
+            let first = parts.last().map_or(0, |part: &Part| part.columns.end);
+            // As it is: the user's coordinate is 1, and these moments leave it so.
+            let (mean, covariance) = (vec![0.0], vec![1.0]);
+            parts.push(Part { source: Source::Rules, columns: first..first + 1, mean, covariance });
+            matrices.push(bias);
+        }
         let n_cols = parts.last().map_or(0, |part| part.columns.end);
         let mut items = Dense::zeros(n_items, n_cols);
         for (part, matrix) in parts.iter().zip(&matrices) {
@@ -173,7 +183,8 @@ impl<'a> Fusion<'a> {
             let target = &mut row[part.columns.clone()];
             self.user_vector(part.source, user, target);
             let (mean, deviation) = part.moments_of(target);
-            let scale = if deviation > 0.0 { f64::from(weights.of(part.source)) / deviation } else { 0.0 };
+            let weight = if part.source == Source::Rules { 1.0 } else { weights.of(part.source) };
+            let scale = if deviation > 0.0 { f64::from(weight) / deviation } else { 0.0 };
             for value in target {
                 *value = (f64::from(*value) * scale) as f32;
             }
@@ -186,6 +197,8 @@ impl<'a> Fusion<'a> {
         if source == Source::Popularity {
             target.fill(0.0);
             target[self.sources.segments[user] as usize] = 1.0;
+        } else if source == Source::Rules {
+            target.fill(1.0);
         } else if let Some((_, users, _)) = self.sources.dense.iter().find(|dense| dense.0 == source) {
             target.copy_from_slice(users.row(user));
         }

@@ -24,11 +24,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::matrix::{Csr, Dense};
 
+mod arrange;
 mod explain;
 mod fusion;
 mod source;
 mod spread;
 
+pub use arrange::{NONE, Rules, Traits};
 pub use explain::{List, Ranked, Reason};
 pub use fusion::Fusion;
 pub use source::{Mix, N_SOURCES, Source, Weights};
@@ -47,6 +49,8 @@ pub struct Config {
     pub weights: Option<Weights>,
     /// Days after which a user who turned to an item counts half for the trend.
     pub trend_half_life_days: Days,
+    /// What lists as a whole must be.
+    pub rules: Rules,
 }
 
 /// Above 0.
@@ -76,6 +80,10 @@ pub struct Sources<'a> {
     pub history: &'a Csr,
     /// Users × items, from 0 to 1: what speaks for items that the user turned to before.
     pub own: Vec<(Source, &'a Csr)>,
+    /// What the job's rules add to each item's score, if anything.
+    pub bias: Option<&'a [f32]>,
+    /// Whether rules arrange the lists, so that scores may be more than their parts.
+    pub ruled: bool,
     /// Whether an item may be listed.
     pub eligible: &'a [bool],
 }
@@ -103,6 +111,9 @@ pub enum Error {
         /// Of the items.
         items: usize,
     },
+    /// What the rules add to an item is no number.
+    #[error("rules: expected finite numbers")]
+    NotFinite,
     /// A weight or limit that cannot be used.
     #[error("{problem}")]
     Config {
@@ -119,6 +130,7 @@ impl Default for Config {
             include_cold: false,
             weights: None,
             trend_half_life_days: Days(7.0),
+            rules: Rules::default(),
         }
     }
 }

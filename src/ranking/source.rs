@@ -31,10 +31,12 @@ pub enum Source {
     Repeat,
     /// How many turned to it of late.
     Trend,
+    /// What the job's rules add: no source of its own, and never weighed.
+    Rules,
 }
 
 /// How many sources there are.
-pub const N_SOURCES: usize = 11;
+pub const N_SOURCES: usize = 12;
 
 impl Source {
     /// All sources, in the order of contributions.
@@ -50,7 +52,13 @@ impl Source {
         Self::Spectral,
         Self::Repeat,
         Self::Trend,
+        Self::Rules,
     ];
+
+    /// All but the rules.
+    pub fn weighed() -> impl Iterator<Item = Self> {
+        Self::ALL.into_iter().filter(|source| *source != Self::Rules)
+    }
 
     /// The source's name, as in `[ranking.weights]`; its published column is this and `_score`.
     pub fn name(self) -> &'static str {
@@ -66,6 +74,7 @@ impl Source {
             Self::Spectral => "spectral",
             Self::Repeat => "repeat",
             Self::Trend => "trend",
+            Self::Rules => "rules",
         }
     }
 
@@ -83,6 +92,7 @@ impl Source {
             Self::Spectral => "spectral_score",
             Self::Repeat => "repeat_score",
             Self::Trend => "trend_score",
+            Self::Rules => "rules_score",
         }
     }
 }
@@ -160,8 +170,8 @@ impl TryFrom<BTreeMap<String, f32>> for Weights {
     fn try_from(named: BTreeMap<String, f32>) -> Result<Self, Error> {
         let mut weights = [0.0; N_SOURCES];
         for (name, weight) in named {
-            let Some(source) = Source::ALL.into_iter().find(|source| source.name() == name) else {
-                let known = Source::ALL.map(Source::name).join(", ");
+            let Some(source) = Source::weighed().find(|source| source.name() == name) else {
+                let known = Source::weighed().map(Source::name).collect::<Vec<_>>().join(", ");
                 return Err(Error::Config {
                     problem: format!("expected sources among {known}; found `{name}`"),
                 });
@@ -174,6 +184,6 @@ impl TryFrom<BTreeMap<String, f32>> for Weights {
 
 impl From<Weights> for BTreeMap<String, f32> {
     fn from(weights: Weights) -> Self {
-        Source::ALL.into_iter().map(|source| (source.name().to_owned(), weights.of(source))).collect()
+        Source::weighed().map(|source| (source.name().to_owned(), weights.of(source))).collect()
     }
 }

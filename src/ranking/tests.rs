@@ -71,6 +71,8 @@ impl Shop {
             popularity: &self.popularity,
             history: &self.history,
             own: vec![(Source::History, &self.shares)],
+            bias: None,
+            ruled: false,
             eligible: &self.eligible,
         }
     }

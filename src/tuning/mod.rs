@@ -55,8 +55,8 @@ pub const BLOCKS: [Block; 8] = [
         name: "factors",
         keys: &[
             key("factors.rank", Scale::Whole, 16.0, 256.0),
-            key("factors.unobserved_weight", Scale::Log, 0.003, 1.0),
-            key("factors.regularization", Scale::Log, 3e-4, 0.1),
+            key("factors.unobserved_weight", Scale::Log, 0.001, 3.0),
+            key("factors.regularization", Scale::Log, 1e-5, 0.1),
             key("factors.regularization_exponent", Scale::Linear, 0.3, 1.2),
         ],
     },

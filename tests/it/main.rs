@@ -4,6 +4,7 @@ mod architecture;
 mod evaluating;
 mod inputs;
 mod killed;
+mod leakage;
 mod mistakes;
 mod night;
 mod shop;

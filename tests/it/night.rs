@@ -249,3 +249,45 @@ fn ids_and_titles_come_back_as_they_went_in_whatever_is_in_them() {
         rows(&shop.path("data/items.parquet"), &["item_id"]).into_iter().map(|row| row[0].clone()).collect();
     assert_eq!(listed, catalog);
 }
+
+#[test]
+fn rules_shape_lists_and_lists_stay_full() {
+    let shop = Shop::new(5_000, 0.0);
+    let items = rows(&shop.path("data/items.parquet"), &["item_id", "brand", "category", "in_stock"]);
+    let of = |at: usize| -> BTreeMap<String, String> {
+        items.iter().map(|row| (row[0].clone(), row[at].clone())).collect()
+    };
+    let (brands, categories, stock) = (of(1), of(2), of(3));
+    let listed = items.iter().filter(|row| row[3] == "true").collect::<Vec<_>>();
+    let (pinned, boosted) = (listed[7][0].clone(), listed[3][1].clone());
+    let columns = ["user_id", "rank", "item_id", "score", "rules_score"];
+    let plain = rows(&shop.run(&[]).join("recommendations"), &columns);
+    assert!(plain.iter().all(|row| row[4] == "0.0"), "no rules, no share of theirs");
+
+    shop.write_job(&format!(
+        "[ranking.rules]\nmax_per_category = 3\nmax_per_brand = 4\ndiversity = 0.2\nlong_tail = 0.1\n\
+         [[catalog.pins]]\nwhen = \"item_id = '{pinned}'\"\nrank = 2\n\
+         [[catalog.boosts]]\nwhen = \"brand = '{boosted}'\"\nadd = 3.0\n"
+    ));
+    let run = shop.run(&[]);
+    let ruled = rows(&run.join("recommendations"), &columns);
+    let mut lists: BTreeMap<&str, Vec<&Vec<String>>> = Default::default();
+    ruled.iter().for_each(|row| lists.entry(&row[0]).or_default().push(row));
+    assert!(lists.len() > 200);
+    let count =
+        |rows: &[Vec<String>], brand: &str| rows.iter().filter(|row| brands[&row[2]] == brand).count();
+    assert!(count(&ruled, &boosted) > 2 * count(&plain, &boosted), "what is boosted rises");
+    for list in lists.values() {
+        assert_eq!(list.len(), 20, "lists stay full");
+        assert_eq!(list[1][2], pinned);
+        let most = |of: &BTreeMap<String, String>| {
+            let names: Vec<&String> =
+                list.iter().map(|row| &of[&row[2]]).filter(|name| *name != "NULL").collect();
+            names.iter().map(|name| names.iter().filter(|other| **other == *name).count()).max()
+        };
+        assert!(most(&categories) <= Some(3) && most(&brands) <= Some(4));
+        assert!(list.iter().all(|row| stock[&row[2]] == "true"), "nothing that may not be listed");
+        let scores: Vec<f64> = list.iter().map(|row| row[3].parse().expect("a score")).collect();
+        assert!(scores.windows(2).all(|pair| pair[0] >= pair[1]), "{scores:?}");
+    }
+}

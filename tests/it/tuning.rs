@@ -7,11 +7,12 @@ const COLUMNS: [&str; 7] = ["trial", "source", "key", "value", "ndcg", "gain", "
 
 /// A job that can be bettered.
 fn poor_shop() -> Shop {
-    let shop = Shop::new(5_000, 0.0);
+    let shop = Shop::new(20_000, 0.0);
     shop.write_job("[repeat]\nhalf_life_days = 0.1\n[linear]\nrecency = 0.05\n");
     shop.without_weights();
     let job = std::fs::read_to_string(shop.path("job.toml")).expect("the job");
-    std::fs::write(shop.path("job.toml"), job.replace("rank = 16", "rank = 1")).expect("the job");
+    std::fs::write(shop.path("job.toml"), job.replace("rank = 16", "rank = 1\nunobserved_weight = 0.001"))
+        .expect("the job");
     shop
 }
 

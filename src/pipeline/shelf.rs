@@ -1,0 +1,185 @@
+//! Lists as the job's rules want them.
+
+use std::collections::BTreeMap;
+
+use arrow::array::StringArray;
+
+use crate::catalog::Catalog;
+use crate::error::Error;
+use crate::matrix::Dense;
+use crate::ranking::{Fusion, NONE, Rules, Sources, Traits};
+use crate::retrieval;
+
+use super::rank::{Learned, retrieve};
+use super::stages::Night;
+
+/// A user's list: items and their scores, the best first.
+pub(super) type Listed = (Vec<u32>, Vec<f32>);
+
+/// What the rules know of items.
+pub(super) struct Shelf {
+    rules: Rules,
+    categories: Vec<u32>,
+    brands: Vec<u32>,
+    groups: Vec<u32>,
+    /// Items × dim, rows of unit length or zero: embeddings, or factors where there are none.
+    pub(super) vectors: Dense,
+    pins: Vec<(u16, u32)>,
+    /// What the job adds to items' scores, where it adds anything.
+    bias: Option<Vec<f32>>,
+}
+
+/// How much longer than a list its first pool is.
+const POOL: usize = 4;
+/// Neighbours that an item's near-duplicates are looked for among.
+const NEIGHBOURS: usize = 50;
+
+impl Night<'_> {
+    pub(super) fn shelf(&self, learned: &Learned, catalog: &Catalog) -> Result<Shelf, Error> {
+        let rules = self.job.spec.ranking.rules.clone();
+        let vectors = unit_rows(match &learned.content {
+            Some((_, items)) => items.clone(),
+            None => learned.factors.1.clone(),
+        });
+        let groups = match (rules.near_duplicates, &learned.content) {
+            (Some(cosine), Some(_)) => near_duplicates(&vectors, cosine)?,
+            // Without texts' vectors, what has the same title is the same product.
+            (Some(_), None) => numbered(&catalog.titles),
+            (None, _) => Vec::new(),
+        };
+        let mut pins: Vec<(u16, u32)> = (0u32..)
+            .zip(catalog.pins.iter().zip(&catalog.eligible))
+            .filter_map(|(item, (pin, eligible))| pin.filter(|_| *eligible).map(|rank| (rank, item)))
+            .collect();
+        pins.sort_unstable();
+        let bias = bias(&rules, learned, catalog);
+        let (categories, brands) = (numbered(&catalog.categories), numbered(&catalog.brands));
+        Ok(Shelf { rules, categories, brands, groups, vectors, pins, bias })
+    }
+}
+
+impl Shelf {
+    /// Other lists of the same: only as diverse as this.
+    pub(super) fn set_diversity(&mut self, diversity: f32) {
+        self.rules.diversity = diversity;
+    }
+
+    fn arranges(&self) -> bool {
+        self.rules.need_a_pool() || !self.pins.is_empty()
+    }
+
+    /// What is known of users and items, and what the rules add to it.
+    pub(super) fn sources<'a>(&'a self, learned: &'a Learned, eligible: &'a [bool]) -> Sources<'a> {
+        Sources { bias: self.bias.as_deref(), ruled: self.arranges(), ..learned.sources(eligible) }
+    }
+
+    /// Some users' lists, full wherever the catalogue and the rules allow it.
+    pub(super) fn lists(
+        &self,
+        fusion: &Fusion<'_>,
+        learned: &Learned,
+        eligible: &[bool],
+        users: &[u32],
+        (top_k, exclude_seen): (usize, bool),
+    ) -> Result<Vec<Listed>, Error> {
+        let of = |found: &retrieval::TopK, at: usize| {
+            let (items, scores) = found.list(at);
+            (items.to_vec(), scores.to_vec())
+        };
+        if !self.arranges() {
+            let found = retrieve(fusion, learned, eligible, users, top_k, exclude_seen)?;
+            return Ok((0..users.len()).map(|at| of(&found, at)).collect());
+        }
+        let traits = Traits {
+            categories: &self.categories,
+            brands: &self.brands,
+            groups: &self.groups,
+            vectors: &self.vectors,
+        };
+        let mut lists: Vec<Listed> = vec![Listed::default(); users.len()];
+        let mut short: Vec<usize> = (0..users.len()).collect();
+        let mut pool = top_k.saturating_mul(POOL);
+        while !short.is_empty() {
+            let some: Vec<u32> = short.iter().map(|at| users[*at]).collect();
+            let found = retrieve(fusion, learned, eligible, &some, pool, exclude_seen)?;
+            let mut still = Vec::new();
+            for (at, place) in short.into_iter().enumerate() {
+                let seen = learned.history.interactions.row(users[place] as usize).0;
+                let may_see = |item: &u32| !(exclude_seen && seen.binary_search(item).is_ok());
+                let pins: Vec<(u16, u32)> = self.pins.iter().copied().filter(|pin| may_see(&pin.1)).collect();
+                let candidates = found.list(at);
+                let list = self.rules.arrange(&traits, candidates, &pins, top_k);
+                if list.len() < top_k && candidates.0.len() == pool {
+                    still.push(place);
+                }
+                lists[place] = list.into_iter().unzip();
+            }
+            short = still;
+            pool = pool.saturating_mul(2);
+        }
+        Ok(lists)
+    }
+}
+
+/// What boosts add and the long tail is helped by, where either is asked for.
+fn bias(rules: &Rules, learned: &Learned, catalog: &Catalog) -> Option<Vec<f32>> {
+    if rules.long_tail == 0.0 && catalog.boosts.iter().all(|boost| *boost == 0.0) {
+        return None;
+    }
+    let counts = &learned.history.n_users_of_item;
+    let popularity: Vec<f64> = counts.iter().map(|n_users| f64::from(*n_users).ln_1p()).collect();
+    let eligible = || popularity.iter().zip(&catalog.eligible).filter(|(_, eligible)| **eligible);
+    let n = eligible().count().max(1) as f64;
+    let mean = eligible().map(|(value, _)| value).sum::<f64>() / n;
+    let deviation = (eligible().map(|(value, _)| (value - mean).powi(2)).sum::<f64>() / n).sqrt();
+    let scale = if deviation > 0.0 { f64::from(rules.long_tail) / deviation } else { 0.0 };
+    let held_back = popularity.iter().map(|value| ((value - mean) * scale) as f32);
+    Some(catalog.boosts.iter().zip(held_back).map(|(boost, held_back)| boost - held_back).collect())
+}
+
+/// Names by number, in their order; [`NONE`] where there is none.
+fn numbered(names: &StringArray) -> Vec<u32> {
+    let known: BTreeMap<&str, u32> = names.iter().flatten().map(|name| (name, 0)).collect();
+    let known: BTreeMap<&str, u32> = known.into_keys().zip(0..).collect();
+    names.iter().map(|name| name.and_then(|name| known.get(name)).copied().unwrap_or(NONE)).collect()
+}
+
+/// Items that are as near as that, one to the other, bear the smallest index among them.
+fn near_duplicates(vectors: &Dense, cosine: f32) -> Result<Vec<u32>, Error> {
+    let request = retrieval::Request {
+        queries: vectors,
+        items: vectors,
+        eligible: None,
+        seen: None,
+        sparse: None,
+        exclude_self: true,
+        top_k: NEIGHBOURS,
+    };
+    let found = retrieval::retrieve(&request, &mut |_| {})?;
+    let mut groups: Vec<u32> = (0..vectors.n_rows() as u32).collect();
+    let root = |groups: &[u32], mut item: u32| {
+        while groups[item as usize] != item {
+            item = groups[item as usize];
+        }
+        item
+    };
+    for item in 0..vectors.n_rows() {
+        let (others, cosines) = found.list(item);
+        for (other, _) in others.iter().zip(cosines).filter(|(_, found)| **found >= cosine) {
+            let (a, b) = (root(&groups, item as u32), root(&groups, *other));
+            groups[a.max(b) as usize] = a.min(b);
+        }
+    }
+    Ok((0..groups.len() as u32).map(|item| root(&groups, item)).collect())
+}
+
+fn unit_rows(mut vectors: Dense) -> Dense {
+    for row in 0..vectors.n_rows() {
+        let row = vectors.row_mut(row);
+        let length = row.iter().map(|value| value * value).sum::<f32>().sqrt();
+        if length > 0.0 {
+            row.iter_mut().for_each(|value| *value /= length);
+        }
+    }
+    vectors
+}
