@@ -11,6 +11,7 @@ JOB ?= jobs/nightly.toml
 SHOP ?= data/shop
 SHOP_ARGS ?=
 DATA ?= data/bench
+BUDGET ?=
 
 LAMPLIGHTER := $(CARGO_TARGET_DIR)/release/lamplighter
 # insta appends the path of every snapshot that a test compares with.
@@ -69,8 +70,8 @@ audit: ## Licences, sources and duplicates of dependencies (needs cargo-deny)
 shop: source ## Write a made-up shop (SHOP=data/shop, SHOP_ARGS='--users 1000 --events 100000 --dirty 0.01')
 	cargo run --release --locked --example shop -- $(SHOP) $(SHOP_ARGS)
 
-bench-quality: build ## Quality on public data sets (DATA=folder with gowalla/, ml-1m/, beauty/, online-retail/)
-	scripts/bench_quality.sh $(LAMPLIGHTER) $(DATA)
+bench-quality: build ## Quality on public data sets (DATA=folder; BUDGET=30m tunes first)
+	scripts/bench_quality.sh $(LAMPLIGHTER) $(DATA) $(BUDGET)
 
 clean-data: ## Remove what `make data` and `make shop` have written under data/
 	rm -rf data/complete-journey data/models/all-MiniLM-L6-v2 data/shop
