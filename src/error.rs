@@ -144,6 +144,7 @@ impl Error {
             | Self::Lake(lake::Error::Input(_) | lake::Error::Refused { .. })
             | Self::Linear(linear::Error::Config { .. })
             | Self::Repeat(repeat::Error::Config { .. })
+            | Self::Evaluation(evaluation::Error::Slice { .. })
             | Self::Behavior(behavior::Error::Statement { .. } | behavior::Error::Parse { .. })
             | Self::Catalog(catalog::Error::Rule { .. }) => 2,
             _ => 1,

@@ -1,8 +1,5 @@
--- One row an item of the catalogue, in the order of its index. Of rows with the same id one that may be
--- listed counts, and of those the first by title; the others are rejected as duplicates.
--- `described_items` is the items input with `item_text` (the text that is embedded) and `may_be_listed`
--- (the job's rule), `boost` (what it adds to the score) and `pin` (the rank it has in every list) beside
--- its columns.
+-- One row an item of the catalogue, in the order of its index. Of rows with the same id the first counts;
+-- the others are rejected as duplicates.
 SELECT
     item_ids.item_idx,
     item_ids.item_id,
@@ -15,15 +12,7 @@ SELECT
     coalesce(items.may_be_listed, FALSE)        AS eligible,
     CAST(coalesce(items.boost, 0.0) AS REAL)    AS boost,
     CAST(items.pin AS SMALLINT UNSIGNED)        AS pin
-FROM (
-    SELECT
-        *,
-        row_number() OVER (
-            PARTITION BY item_id
-            ORDER BY may_be_listed DESC, title, item_text, price, brand, category, created_at, description, tags
-        ) AS copy
-    FROM described_items
-) AS items
+FROM numbered_items AS items
 JOIN item_ids ON items.item_id = item_ids.item_id
 WHERE items.copy = 1
 ORDER BY item_ids.item_idx

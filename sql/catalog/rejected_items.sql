@@ -1,14 +1,6 @@
 -- Catalogue rows that were not used: without an id, or with the id of an earlier row.
 SELECT item_id, title, brand, category, price, created_at,
        CASE WHEN item_id IS NULL THEN 'null_item' ELSE 'duplicate' END AS reason
-FROM (
-    SELECT
-        *,
-        row_number() OVER (
-            PARTITION BY item_id
-            ORDER BY may_be_listed DESC, title, item_text, price, brand, category, created_at, description, tags
-        ) AS copy
-    FROM described_items
-)
+FROM numbered_items
 WHERE copy > 1 OR item_id IS NULL
 ORDER BY reason, item_id, title

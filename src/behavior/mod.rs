@@ -300,6 +300,48 @@ pub fn aggregate(
     Ok(facts)
 }
 
+/// Writes `users` for windows that hold out pairs of users and items (`held_out` in the window's folder)
+/// instead of the latest days: the same statement, over all events but those of the pairs, so that what is
+/// held out has no say in who is in which segment. Follows [`aggregate`], in its session.
+///
+/// # Errors
+/// See [`Error`].
+pub fn users_of_kept(lake: &Lake, config: &Config, windows: &[&str], folder: &Path) -> Result<(), Error> {
+    let statements = Statements::load(config)?;
+    let mut run = Run { lake, statements, folder, on_step: &mut |_| {}, done: 0 };
+    lake.define("all_weighted_events", "SELECT * FROM weighted_events", &[])?;
+    for window in windows {
+        lake.register_file("held_out_pairs", &folder.join(window).join("held_out.parquet"))?;
+        lake.define("weighted_events", include_str!("../../sql/behavior/kept_events.sql"), &[])?;
+        run.window_table(window, "users", &[])?;
+        run.check_segments()?;
+    }
+    Ok(())
+}
+
+/// Writes columns of the users' table as text, `value_0` and so on, one row a user in the order of
+/// `user_idx`, from the users and the registered `user_ids`. Of rows with the same id the first by these
+/// columns counts; a user without one has nulls.
+///
+/// # Errors
+/// If a column is not there.
+pub fn attributes(lake: &Lake, users: &Input, columns: &[&str], path: &Path) -> Result<(), Error> {
+    lake.register_input("user_attributes", users, &user_contract())?;
+    let values: Vec<String> = (0..columns.len()).map(|at| format!("value_{at}")).collect();
+    let values = values.join(", ");
+    let sql = format!(
+        "SELECT user_idx, {values} FROM (
+            SELECT *, row_number() OVER (PARTITION BY user_id ORDER BY {values}) AS copy
+            FROM (SELECT user_id{} FROM user_attributes)
+        ) AS users RIGHT JOIN user_ids ON users.user_id = user_ids.user_id
+        WHERE coalesce(copy, 1) = 1
+        ORDER BY user_idx",
+        lake::as_text(columns)
+    );
+    lake.write("user_attributes", &sql, &[], path)?;
+    Ok(())
+}
+
 const DAY_US: i64 = 86_400_000_000;
 
 /// What all users together are called where their segments have names.

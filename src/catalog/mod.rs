@@ -173,7 +173,7 @@ pub fn build(
         facts.n_eligible = facts.n_items;
         return Ok(facts);
     };
-    check(lake, items, text, config)?;
+    number(lake, items, text, config)?;
 
     let sql = include_str!("../../sql/catalog/catalog.sql");
     facts.n_items = lake.write("catalog", sql, &[], &path)?;
@@ -194,14 +194,39 @@ pub fn build(
     Ok(facts)
 }
 
+/// Writes columns of the items as text, `value_0` and so on, one row an item in the order of `item_idx`.
+///
+/// # Errors
+/// If a column is not there.
+pub fn attributes(
+    lake: &Lake,
+    items: (&Input, Option<&[String]>),
+    config: &Config,
+    columns: &[&str],
+    path: &Path,
+) -> Result<(), Error> {
+    number(lake, items.0, items.1, config)?;
+    let sql = format!(
+        "SELECT item_ids.item_idx{} FROM numbered_items JOIN item_ids ON numbered_items.item_id = item_ids.item_id WHERE copy = 1 ORDER BY item_ids.item_idx",
+        lake::as_text(columns)
+    );
+    lake.write("item_attributes", &sql, &[], path)?;
+    Ok(())
+}
+
+/// Defines `numbered_items`, which tells the row of an item that counts from others of the same id.
+fn number(lake: &Lake, items: &Input, text: Option<&[String]>, config: &Config) -> Result<(), Error> {
+    check(lake, items, text, config)?;
+    Ok(lake.define("numbered_items", include_str!("../../sql/catalog/numbered_items.sql"), &[])?)
+}
+
 /// The text columns where the job names none.
 const DEFAULT_TEXT: [&str; 4] = ["title", "brand", "category", "description"];
 
 fn define_described_items(lake: &Lake, text: Option<&[String]>, config: &Config) -> Result<(), Error> {
-    let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
     let parts: Vec<String> = match text {
-        Some(columns) => columns.iter().map(|column| quoted(column)).collect(),
-        None => DEFAULT_TEXT.iter().map(|column| quoted(column)).collect(),
+        Some(columns) => columns.iter().map(|column| lake::quoted(column)).collect(),
+        None => DEFAULT_TEXT.iter().map(|column| lake::quoted(column)).collect(),
     };
     let boosts = config.boosts.iter().enumerate();
     let boosts = boosts.map(|(at, boost)| (format!("boosts[{at}].when"), &boost.when));

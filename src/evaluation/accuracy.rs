@@ -1,42 +1,10 @@
 //! Metrics of one list against one truth, and their means over a slice's users.
 
 use super::bootstrap::{self, Resamples};
-use super::{Inputs, Row, System};
-
-/// The truths of some users, by their position among the test users.
-pub(super) struct Slice {
-    pub(super) name: String,
-    /// Ascending item indices; `None` leaves the user out.
-    truths: Vec<Option<Vec<u32>>>,
-}
+use super::slices::Slice;
+use super::{Row, System};
 
 const METRICS: [&str; 6] = ["recall", "precision", "ndcg", "map", "mrr", "hit_rate"];
-
-pub(super) fn slices(inputs: &Inputs) -> Vec<Slice> {
-    let kept = |name: &str, keep: &dyn Fn(u32, u32) -> bool| -> Slice {
-        let truth_of = |user: &u32| {
-            let (items, _) = inputs.truth.row(*user as usize);
-            let items: Vec<u32> = items.iter().copied().filter(|item| keep(*user, *item)).collect();
-            (!items.is_empty()).then_some(items)
-        };
-        Slice { name: name.to_owned(), truths: inputs.users.iter().map(truth_of).collect() }
-    };
-    let seen = |user: u32, item: u32| inputs.seen.row(user as usize).0.binary_search(&item).is_ok();
-    let mut slices = vec![
-        kept("all", &|_, _| true),
-        kept("new", &|user, item| !seen(user, item)),
-        kept("repeat", &seen),
-        kept("warm_users", &|user, _| !inputs.seen.row(user as usize).0.is_empty()),
-        kept("cold_users", &|user, _| inputs.seen.row(user as usize).0.is_empty()),
-        kept("cold_items", &|_, item| inputs.popularity.get(item as usize).is_none_or(|users| *users == 0)),
-    ];
-    for (code, name) in inputs.segment_names.iter().enumerate() {
-        let in_segment = |user: u32, _| inputs.segments[user as usize] as usize == code;
-        slices.push(kept(&format!("segment={name}"), &in_segment));
-    }
-    slices.retain(|slice| slice.truths.iter().any(Option::is_some));
-    slices
-}
 
 pub(super) fn rows(system: &System, slice: &Slice, k: usize, resamples: &Resamples) -> Vec<Row> {
     let per_user: Vec<Option<[f64; 6]>> = slice
@@ -50,12 +18,11 @@ pub(super) fn rows(system: &System, slice: &Slice, k: usize, resamples: &Resampl
         .iter()
         .enumerate()
         .map(|(at, metric)| {
-            let values: Vec<Option<f64>> =
-                per_user.iter().map(|user| user.map(|values| values[at])).collect();
-            let value = values.iter().flatten().sum::<f64>() / users as f64;
+            let values: Vec<Option<(f64, f64)>> =
+                per_user.iter().map(|user| user.map(|values| (values[at], 1.0))).collect();
+            let value = values.iter().flatten().map(|(value, _)| value).sum::<f64>() / users as f64;
             let interval = Some(bootstrap::interval(&values, resamples));
-            let slice = slice.name.clone();
-            let system = system.name.clone();
+            let (system, slice) = (system.name.clone(), slice.name.clone());
             Row { system, metric, k, slice, value, interval, baseline: None, users }
         })
         .collect()

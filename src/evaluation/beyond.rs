@@ -44,17 +44,8 @@ pub(super) fn rows(inputs: &Inputs, system: &System, k: usize) -> Vec<Row> {
     values
         .into_iter()
         .filter_map(|(metric, value)| {
-            let (slice, users) = ("all".to_owned(), lists.len());
-            Some(Row {
-                system: system.name.clone(),
-                metric,
-                k,
-                slice,
-                value: value?,
-                interval: None,
-                baseline: None,
-                users,
-            })
+            let (system, slice, users) = (system.name.clone(), "all".to_owned(), lists.len());
+            Some(Row { system, metric, k, slice, value: value?, interval: None, baseline: None, users })
         })
         .collect()
 }

@@ -25,17 +25,21 @@ pub(super) fn resamples(n_users: usize, n_resamples: usize, seed: u64) -> Resamp
     Resamples { counts: (0..n_resamples).into_par_iter().map(draw).collect() }
 }
 
-/// The 2.5th and 97.5th percentile of the mean over the users that have a value.
-pub(super) fn interval(values: &[Option<f64>], resamples: &Resamples) -> (f64, f64) {
+/// The 2.5th and 97.5th percentile of a mean: of each user that has any, a sum and how much it is the sum of.
+pub(super) fn interval(values: &[Option<(f64, f64)>], resamples: &Resamples) -> (f64, f64) {
+    let present: Vec<(usize, f64, f64)> = values
+        .iter()
+        .enumerate()
+        .filter_map(|(user, value)| value.map(|(sum, of)| (user, sum, of)))
+        .collect();
     let mean_of = |counts: &Vec<u16>| {
-        let (mut sum, mut n) = (0.0, 0u64);
-        for (value, count) in values.iter().zip(counts) {
-            if let Some(value) = value {
-                sum += value * f64::from(*count);
-                n += u64::from(*count);
-            }
+        let (mut total, mut n) = (0.0, 0.0);
+        for (user, sum, of) in &present {
+            let count = f64::from(counts[*user]);
+            total += sum * count;
+            n += of * count;
         }
-        (n > 0).then(|| sum / n as f64)
+        (n > 0.0).then(|| total / n)
     };
     let mut means: Vec<f64> = resamples.counts.par_iter().filter_map(mean_of).collect();
     means.sort_by(f64::total_cmp);

@@ -11,7 +11,11 @@
 //!
 //! Slices: `all`; `new` and `repeat` keep of the truth what the user had not, or had, turned to before
 //! (users whose truth is then empty are left out; lists are as published); `cold_items` keeps items
-//! nobody had turned to; `segment=…` keeps the users of an activity segment.
+//! nobody had turned to; `warm_users` and `cold_users` had, or had not, turned to anything; `segment=…`
+//! keeps the users of an activity segment. Of an [`Attribute`], `users.region=North` keeps the users of
+//! that value and `items.brand=Acme` keeps of the truth the items of that value: the values with most test
+//! users, or with most of the truth, have a slice each, all further ones together are `…=other`, and what
+//! has none is `…=none`.
 //!
 //! Beyond accuracy, over all lists of a slice `all`: `coverage` (share of the eligible catalogue listed
 //! at all), `novelty` (mean `-log2` of an item's share of all interactions, plus one for each),
@@ -20,9 +24,11 @@
 //! and `repeat_share` (rows the user had turned to before). `baseline` is the popularity system's value
 //! of the same metric, k and slice.
 //!
-//! Where a system says how likely it thinks each listed item to be turned to, `mae`, `mse` and `rmse` compare
-//! that with what came true, 1 or 0, over the rows of a list, as means over users who have one. Their
-//! `baseline` is that of saying the share of all listed rows that came true for every row.
+//! Calibrated scores, over the rows of the lists that have them, slice `all`: with `p` a row's probability
+//! and `h` 1 where it was turned to, `mae = mean |p - h|`, `mse = mean (p - h)²` (Brier, 1950) and
+//! `rmse = √mse`. Their `baseline` is the same error of the best constant there is, the mean outcome `m`:
+//! `2 m (1 - m)`, `m (1 - m)` and its root. The squared error is least for the true probability; the
+//! absolute error is least for 0 wherever that is below ½, so it says little of rare outcomes.
 //!
 //! Intervals are percentiles of `bootstrap` resamples of users (Efron, 1979), seeded; the same resamples
 //! serve every system, so that differences compare. The room trains nothing and sees no time.
@@ -36,10 +42,12 @@ use crate::matrix::{Csr, Dense};
 mod accuracy;
 mod beyond;
 mod bootstrap;
-mod errors;
+mod calibrated;
+mod slices;
 mod split;
 mod text;
 
+pub use slices::{Attribute, Side, Values};
 pub use split::Split;
 pub use text::{headline, report, table};
 
@@ -65,6 +73,8 @@ pub struct Config {
     pub ks: Vec<usize>,
     /// Values of `ranking.rules.diversity` to compare the fused lists at.
     pub diversity: Vec<f32>,
+    /// Columns that metrics are split by, as `items.brand` or `users.region`.
+    pub slices: Vec<Attribute>,
     /// Resamples for the intervals.
     pub bootstrap: usize,
 }
@@ -80,6 +90,7 @@ struct Raw {
     test_share: f64,
     ks: Vec<usize>,
     diversity: Vec<f32>,
+    slices: Vec<Attribute>,
     bootstrap: usize,
 }
 
@@ -101,8 +112,7 @@ pub struct System {
     pub name: String,
     /// Items, best first, in the order of [`Inputs::users`].
     pub lists: Vec<Vec<u32>>,
-    /// How likely the system thinks each listed item to be turned to, where it says so; nothing for users
-    /// of whom it does not.
+    /// How likely each row was thought to be turned to, where scores are calibrated; a list may lack it.
     pub probabilities: Option<Vec<Vec<f64>>>,
 }
 
@@ -121,6 +131,8 @@ pub struct Inputs<'a> {
     pub segments: &'a [u32],
     /// Segments by code.
     pub segment_names: &'a [String],
+    /// What metrics are split by beside segments.
+    pub attributes: &'a [Values],
     /// Items × dim, rows of unit length or zero, for diversity: embeddings, or factors where there are none.
     pub embeddings: Option<&'a Dense>,
     /// Whether an item may be listed.
@@ -139,6 +151,14 @@ pub enum Error {
         key: &'static str,
         /// What would do.
         expected: &'static str,
+        /// What was given.
+        found: String,
+    },
+    /// A slice is by a column that is not there.
+    #[error("`evaluation.slices`: expected {expected}; found `{found}`")]
+    Slice {
+        /// The columns there are.
+        expected: String,
         /// What was given.
         found: String,
     },
@@ -167,6 +187,7 @@ impl Default for Config {
             test_days: 7.0,
             test_share: 0.2,
             ks: vec![10, 20, 50],
+            slices: Vec::new(),
             diversity: Vec::new(),
             bootstrap: 200,
         }
@@ -175,9 +196,9 @@ impl Default for Config {
 
 impl Default for Raw {
     fn default() -> Self {
-        let Config { enabled, test, valid, split, test_days, test_share, ks, diversity, bootstrap } =
+        let Config { enabled, test, valid, split, test_days, test_share, ks, slices, diversity, bootstrap } =
             Config::default();
-        Self { enabled, test, valid, split, test_days, test_share, ks, diversity, bootstrap }
+        Self { enabled, test, valid, split, test_days, test_share, ks, slices, diversity, bootstrap }
     }
 }
 
@@ -198,15 +219,24 @@ impl TryFrom<Raw> for Config {
         if !(1..=10_000).contains(&raw.bootstrap) {
             return refuse("bootstrap", "1 to 10000 resamples", raw.bootstrap.to_string());
         }
+        if let Some(twice) = (1..raw.slices.len()).find(|at| raw.slices[..*at].contains(&raw.slices[*at])) {
+            return refuse("slices", "each column once", format!("`{}` twice", raw.slices[twice]));
+        }
         if raw.diversity.iter().any(|lambda| !(0.0..1.0).contains(lambda)) {
             return refuse("diversity", "numbers from 0 to below 1", format!("{:?}", raw.diversity));
         }
-        let Raw { enabled, test, valid, split, test_days, test_share, ks, diversity, bootstrap } = raw;
-        Ok(Self { enabled, test, valid, split, test_days, test_share, ks, diversity, bootstrap })
+        let Raw { enabled, test, valid, split, test_days, test_share, ks, slices, diversity, bootstrap } =
+            raw;
+        Ok(Self { enabled, test, valid, split, test_days, test_share, ks, slices, diversity, bootstrap })
     }
 }
 
 impl Config {
+    /// The keys that decide what is held out, and so what models may see.
+    pub fn held_out(&self) -> impl Serialize + use<'_> {
+        (self.enabled, &self.test, &self.valid, self.split, self.test_days, self.test_share)
+    }
+
     /// The longest list looked at.
     pub fn longest(&self) -> usize {
         self.ks.iter().copied().max().unwrap_or(0)
@@ -239,7 +269,7 @@ pub fn evaluate(inputs: &Inputs, config: &Config, seed: u64) -> Result<DataFrame
         }
     }
     let resamples = bootstrap::resamples(n_users, config.bootstrap, seed);
-    let slices = accuracy::slices(inputs);
+    let slices = slices::slices(inputs);
     let of_system = |system: &System| {
         let mut rows: Vec<Row> = Vec::new();
         for slice in &slices {
@@ -249,7 +279,7 @@ pub fn evaluate(inputs: &Inputs, config: &Config, seed: u64) -> Result<DataFrame
         }
         for &k in &config.ks {
             rows.extend(beyond::rows(inputs, system, k));
-            rows.extend(errors::rows(inputs, system, k, &resamples));
+            rows.extend(calibrated::rows(inputs, system, k, &resamples));
         }
         rows
     };
@@ -263,7 +293,8 @@ fn frame(rows: &[Row]) -> Result<DataFrame, Error> {
     let baseline: Vec<Option<f64>> = rows
         .iter()
         .map(|row| {
-            row.baseline.or_else(|| baselines.iter().find(|other| same(row, other)).map(|other| other.value))
+            let of_popularity = || baselines.iter().find(|other| same(row, other)).map(|other| other.value);
+            row.baseline.or_else(of_popularity)
         })
         .collect();
     let text = |of: &dyn Fn(&Row) -> String| rows.iter().map(of).collect::<Vec<String>>();

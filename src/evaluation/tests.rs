@@ -13,11 +13,7 @@ fn example() -> DataFrame {
     let embeddings =
         Dense::from_vec(6, 2, vec![1.0, 0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 0.0]).unwrap();
     let systems = [
-        System {
-            name: "fused".into(),
-            lists: vec![vec![4, 2, 1, 0], vec![]],
-            probabilities: Some(vec![vec![0.1, 0.6, 0.3, 0.0], vec![]]),
-        },
+        System { name: "fused".into(), lists: vec![vec![4, 2, 1, 0], vec![]], probabilities: None },
         System { name: "popularity".into(), lists: vec![vec![0, 2], vec![0, 3]], probabilities: None },
     ];
     let inputs = Inputs {
@@ -27,6 +23,7 @@ fn example() -> DataFrame {
         popularity: &[2, 0, 2, 0, 0, 0],
         segments: &[0, 1, 1],
         segment_names: &["heavy".to_owned(), "light".to_owned()],
+        attributes: &[],
         embeddings: Some(&embeddings),
         eligible: &[true, true, true, true, true, false],
         systems: &systems,
@@ -134,6 +131,7 @@ fn a_system_without_a_list_for_every_user_is_refused() {
         popularity: &[1],
         segments: &[0],
         segment_names: &["all".to_owned()],
+        attributes: &[],
         embeddings: None,
         eligible: &[true],
         systems: &systems,
@@ -151,16 +149,151 @@ fn the_table_for_people_has_a_row_a_system() {
     assert!(lines[1].contains("fused") && lines[1].contains("0.5000 ("), "{text}");
 }
 
+fn values(attribute: &str, values: &[Option<&str>]) -> Values {
+    let attribute = Attribute::try_from(attribute.to_owned()).unwrap();
+    Values { attribute, values: values.iter().copied().collect() }
+}
+
+/// User 0 wants items 1, 2 and 3, user 1 wants 3 and 4, user 2 wants 9, which no column reaches.
+fn by_attribute(attributes: &[Values]) -> DataFrame {
+    let truth = csr(3, 10, &[(0, 1), (0, 2), (0, 3), (1, 3), (1, 4), (2, 9)]);
+    let seen = csr(3, 10, &[]);
+    let systems =
+        [System { name: "fused".into(), lists: vec![vec![1, 3], vec![4], vec![0]], probabilities: None }];
+    let inputs = Inputs {
+        users: &[0, 1, 2],
+        truth: &truth,
+        seen: &seen,
+        popularity: &[0; 5],
+        segments: &[0; 3],
+        segment_names: &[],
+        attributes,
+        embeddings: None,
+        eligible: &[true; 5],
+        systems: &systems,
+    };
+    evaluate(&inputs, &Config { ks: vec![2], ..Config::default() }, 7).unwrap()
+}
+
+fn slices_of(frame: &DataFrame, prefix: &str) -> Vec<String> {
+    let names = frame.column("slice").unwrap().str().unwrap().clone();
+    let mut found: Vec<String> = names.iter().flatten().map(str::to_owned).collect();
+    found.retain(|name| name.starts_with(prefix));
+    found.dedup();
+    found
+}
+
 #[test]
-fn errors_of_probabilities_by_hand() {
-    let frame = example();
-    // Of items 4, 2, 1, 0 the user turned to 2 and 1; the second user has no list.
-    equal(find(&frame, "fused", "mae", 4, "all", "value"), (0.1 + 0.4 + 0.7 + 0.0) / 4.0);
-    let mse = (0.01 + 0.16 + 0.49) / 4.0;
-    equal(find(&frame, "fused", "mse", 4, "all", "value"), mse);
-    equal(find(&frame, "fused", "rmse", 4, "all", "value"), mse.sqrt());
-    equal(find(&frame, "fused", "rmse", 2, "all", "value"), ((0.01 + 0.16) / 2.0f64).sqrt());
-    // Half of the rows came true: always saying a half is off by a half.
-    equal(find(&frame, "fused", "mae", 4, "all", "baseline"), 0.5);
-    equal(find(&frame, "fused", "rmse", 4, "all", "baseline"), 0.5);
+fn an_items_attribute_keeps_of_the_truth_the_items_of_a_value() {
+    let brands = values("items.brand", &[None, Some("a"), Some("b"), Some("b"), Some("none")]);
+    let frame = by_attribute(&[brands]);
+    // Item 4 says itself that it has none, and item 9 is past the column.
+    assert_eq!(slices_of(&frame, "items."), ["items.brand=b", "items.brand=a", "items.brand=none"]);
+    equal(find(&frame, "fused", "recall", 2, "items.brand=b", "value"), (1.0 / 2.0 + 0.0) / 2.0);
+    equal(find(&frame, "fused", "recall", 2, "items.brand=a", "value"), 1.0);
+    equal(find(&frame, "fused", "recall", 2, "items.brand=none", "value"), (1.0 + 0.0) / 2.0);
+    equal(find(&frame, "fused", "precision", 2, "items.brand=none", "value"), (0.5 + 0.0) / 2.0);
+}
+
+#[test]
+fn a_users_attribute_keeps_the_users_of_a_value() {
+    let frame = by_attribute(&[values("users.region", &[Some("north"), Some("south")])]);
+    let expected = ["users.region=north", "users.region=south", "users.region=none"];
+    assert_eq!(slices_of(&frame, "users."), expected);
+    equal(find(&frame, "fused", "recall", 2, "users.region=north", "value"), 2.0 / 3.0);
+    equal(find(&frame, "fused", "recall", 2, "users.region=south", "value"), 0.5);
+    equal(find(&frame, "fused", "recall", 2, "users.region=none", "value"), 0.0);
+}
+
+#[test]
+fn rare_values_share_a_slice_and_no_truth_is_lost() {
+    // Value v has v users with one item each, so that the 20 most frequent are 3 to 22.
+    let of_user: Vec<u32> =
+        (1..=22u32).flat_map(|value| std::iter::repeat_n(value, value as usize)).collect();
+    let cells: Vec<(u32, u32)> = (0..of_user.len() as u32).map(|user| (user, user % 5)).collect();
+    let users: Vec<u32> = (0..of_user.len() as u32).collect();
+    let truth = csr(users.len(), 5, &cells);
+    let systems = [System { name: "fused".into(), lists: vec![vec![0]; users.len()], probabilities: None }];
+    let names: Vec<String> = of_user.iter().map(u32::to_string).collect();
+    let names: Vec<Option<&str>> = names.iter().map(|name| Some(name.as_str())).collect();
+    let inputs = Inputs {
+        users: &users,
+        truth: &truth,
+        seen: &csr(users.len(), 5, &[]),
+        popularity: &[0; 5],
+        segments: &vec![0; users.len()],
+        segment_names: &[],
+        attributes: &[values("users.group", &names)],
+        embeddings: None,
+        eligible: &[true; 5],
+        systems: &systems,
+    };
+    let frame = evaluate(&inputs, &Config { ks: vec![1], ..Config::default() }, 7).unwrap();
+    let found = slices_of(&frame, "users.");
+    assert_eq!((found.len(), found[0].as_str()), (21, "users.group=22"));
+    assert_eq!(found[20], "users.group=other");
+    let counts = frame.column("users").unwrap().u32().unwrap().clone();
+    let slices = frame.column("slice").unwrap().str().unwrap().clone();
+    let metrics = frame.column("metric").unwrap().str().unwrap().clone();
+    let n_users: u32 = (0..frame.height())
+        .filter(|at| metrics.get(*at) == Some("mrr") && slices.get(*at).unwrap().starts_with("users."))
+        .map(|at| counts.get(at).unwrap())
+        .sum();
+    assert_eq!(n_users as usize, users.len());
+}
+
+#[test]
+fn what_is_no_attribute_is_refused() {
+    for (keys, found) in [
+        ("slices = ['brand']", "expected a column as `items.COLUMN` or `users.COLUMN`; found `brand`"),
+        ("slices = ['items.']", "found `items.`"),
+        (
+            "slices = ['items.a', 'items.a']",
+            "`evaluation.slices`: expected each column once; found `items.a` twice",
+        ),
+    ] {
+        let refused = toml::from_str::<Config>(keys).unwrap_err().to_string();
+        assert!(refused.contains(found), "{refused}");
+    }
+    let config: Config = toml::from_str("slices = ['items.a.b']").unwrap();
+    assert_eq!(config.slices, [Attribute { of: Side::Items, column: "a.b".to_owned() }]);
+}
+
+#[test]
+fn calibrated_errors_by_hand() {
+    // Three rows of user 0, the first a hit, and one of user 1, a hit; user 2's list has no probability.
+    let truth = csr(3, 6, &[(0, 1), (1, 3), (2, 0)]);
+    let probabilities = Some(vec![vec![0.5, 0.25, 0.125], vec![0.25], vec![]]);
+    let lists = vec![vec![1, 2, 4], vec![3], vec![0, 1]];
+    let systems = [System { name: "fused".into(), lists, probabilities }];
+    let inputs = Inputs {
+        users: &[0, 1, 2],
+        truth: &truth,
+        seen: &csr(3, 6, &[]),
+        popularity: &[0; 6],
+        segments: &[0; 3],
+        segment_names: &[],
+        attributes: &[],
+        embeddings: None,
+        eligible: &[true; 6],
+        systems: &systems,
+    };
+    let frame = evaluate(&inputs, &Config { ks: vec![1, 3], ..Config::default() }, 7).unwrap();
+    let value = |metric, k, column| find(&frame, "fused", metric, k, "all", column);
+    equal(value("mae", 3, "value"), (0.5 + 0.25 + 0.125 + 0.75) / 4.0);
+    let squared = (0.25 + 0.0625 + 0.015625 + 0.5625) / 4.0;
+    equal(value("mse", 3, "value"), squared);
+    equal(value("rmse", 3, "value"), squared.sqrt());
+    // Half of the rows are hits: always saying a half is off by a half.
+    equal(value("mae", 3, "baseline"), 0.5);
+    equal(value("mse", 3, "baseline"), 0.25);
+    equal(value("rmse", 3, "baseline"), 0.5);
+    equal(value("mae", 1, "value"), (0.5 + 0.75) / 2.0);
+    equal(value("mse", 1, "baseline"), 0.0);
+    // Resamples draw users, with all of their rows: user 0 alone, user 1 alone, or a mixture.
+    assert_eq!((value("mae", 3, "low"), value("mae", 3, "high")), (0.875 / 3.0, 0.75));
+    let users = frame.column("users").unwrap().u32().unwrap().clone();
+    let metrics = frame.column("metric").unwrap().str().unwrap().clone();
+    let at = (0..frame.height()).find(|at| metrics.get(*at) == Some("mae")).unwrap();
+    assert_eq!(users.get(at), Some(2));
 }

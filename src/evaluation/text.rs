@@ -74,7 +74,34 @@ pub fn report(frame: &DataFrame, ks: &[usize]) -> Result<String, PolarsError> {
     let of_slices = others.into_iter().flat_map(|slice| ks.first().map(|k| (*k, slice)));
     let tables: Result<Vec<String>, PolarsError> =
         all.chain(of_slices).map(|(k, slice)| table(frame, k, slice)).collect();
-    Ok(tables?.join("\n"))
+    Ok(tables?.join("\n") + &calibrated(frame)?)
+}
+
+/// The errors of calibrated scores, a length a row, beside those of the mean outcome; nothing where there
+/// is no calibration.
+fn calibrated(frame: &DataFrame) -> Result<String, PolarsError> {
+    let metrics = frame.column("metric")?.str()?;
+    let ks = frame.column("k")?.u32()?;
+    let number = |name: &str| frame.column(name)?.f64().cloned();
+    let (values, baselines) = (number("value")?, number("baseline")?);
+    let (lows, highs) = (number("low")?, number("high")?);
+    let mut text = String::new();
+    for at in 0..frame.height() {
+        let Some(metric @ ("mae" | "mse" | "rmse")) = metrics.get(at) else { continue };
+        let of = |values: &polars::prelude::Float64Chunked| values.get(at).unwrap_or(f64::NAN);
+        let (value, low, high, baseline) = (of(&values), of(&lows), of(&highs), of(&baselines));
+        if metric == "mae" {
+            text += &format!("\n  @{:<11}", ks.get(at).unwrap_or(0));
+        }
+        text += &format!("  {value:.4} ({low:.4}-{high:.4}) {baseline:.4}  ");
+    }
+    if text.is_empty() {
+        return Ok(text);
+    }
+    let heading = format!("  {:<12}", "calibrated");
+    let shown = ["mae", "mse", "rmse"].map(|metric| format!("  {metric:<22} of mean")).join("");
+    let lines: Vec<&str> = text.lines().map(str::trim_end).collect();
+    Ok(format!("\n{heading}{shown}{}\n", lines.join("\n")))
 }
 
 /// Every system's metrics at one length over all users, as `system → metric@k → value`.

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::common::plan_err;
 use datafusion::dataframe::DataFrame;
 use datafusion::error::DataFusionError;
@@ -198,9 +198,29 @@ impl Lake {
     /// # Errors
     /// If there is no such table.
     pub fn columns(&self, table: &str) -> Result<Vec<String>, Error> {
+        Ok(self.schema(table)?.fields().iter().map(|field| field.name().clone()).collect())
+    }
+
+    /// The names of a table's columns whose values can be told as text.
+    ///
+    /// # Errors
+    /// If there is no such table.
+    pub fn plain_columns(&self, table: &str) -> Result<Vec<String>, Error> {
+        let schema = self.schema(table)?;
+        let plain = schema.fields().iter().filter(|field| {
+            let found = match field.data_type() {
+                DataType::Dictionary(_, value) => value,
+                other => other,
+            };
+            found.is_string() || found.is_numeric() || *found == DataType::Boolean || found.is_temporal()
+        });
+        Ok(plain.map(|field| field.name().clone()).collect())
+    }
+
+    fn schema(&self, table: &str) -> Result<SchemaRef, Error> {
         let failed = |source| Error::Sql { statement: table.to_owned(), source: Box::new(source) };
         let frame = self.runtime.block_on(self.session.table(table)).map_err(failed)?;
-        Ok(frame.schema().fields().iter().map(|field| field.name().clone()).collect())
+        Ok(Arc::new(frame.schema().as_arrow().clone()))
     }
 
     /// Whether a text is one SQL statement; what it names is not looked for.
@@ -297,6 +317,19 @@ impl Param {
             Self::Time(micros) => ScalarValue::TimestampMicrosecond(Some(*micros), Some("+00:00".into())),
         }
     }
+}
+
+/// A column's name as SQL has it, whatever it holds.
+pub fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// `, value_0, value_1, …`: columns as text for a statement's `SELECT`, blank ones null.
+pub fn as_text(columns: &[&str]) -> String {
+    let text = |(at, name): (usize, &&str)| {
+        format!(", nullif(btrim(CAST({} AS VARCHAR)), '') AS value_{at}", quoted(name))
+    };
+    columns.iter().enumerate().map(text).collect()
 }
 
 /// The columns of one Parquet file.

@@ -31,7 +31,7 @@ mod calibration;
 mod tests;
 
 use ascent::{Candidates, mean};
-pub use calibration::Calibration;
+pub use calibration::{Calibration, Listed, calibrate};
 
 /// How weights are learned.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
@@ -81,8 +81,6 @@ pub struct Learned {
     pub crossed: Vec<f64>,
     /// What fusing gains, on users not learned from.
     pub lift: Lift,
-    /// How likely a listed item's score makes it that the user turns to it.
-    pub calibration: Calibration,
 }
 
 /// Weights, one a source, from 0 to 1.
@@ -149,7 +147,7 @@ pub fn learn(groups: &[Group], n_sources: usize, config: &Config) -> Learned {
         gains.extend(fused.iter().zip(single).map(|(fused, single)| fused - single));
     }
     let lift = Lift { over: best(&alone), gain: Gain::of(&gains) };
-    Learned { calibration: calibrate(groups, &mix, n_sources, config.k), mix, ndcg, alone, crossed, lift }
+    Learned { mix, ndcg, alone, crossed, lift }
 }
 
 /// The weights of some users, and NDCG@K under every source alone.
@@ -201,21 +199,6 @@ fn each(groups: &[&Group], mix: &Mix, n_sources: usize, k: usize) -> Vec<f64> {
         places.into_iter().zip(own).for_each(|(at, value)| ndcg[at] = value);
     }
     ndcg
-}
-
-/// Fits to what would have been listed.
-fn calibrate(groups: &[Group], mix: &Mix, n_sources: usize, k: usize) -> Calibration {
-    let mut listed = Vec::with_capacity(groups.len() * k);
-    for group in groups {
-        let own = mix.segments.iter().find(|(segment, _)| *segment == group.segment);
-        let weights = own.map_or(&mix.all, |(_, weights)| weights);
-        let score = |scores: &[f32]| scores.iter().zip(weights).map(|(score, weight)| score * weight).sum();
-        let mut rows: Vec<(f32, bool)> =
-            group.scores.chunks_exact(n_sources).map(score).zip(group.relevant.iter().copied()).collect();
-        rows.sort_by(|a, b| b.0.total_cmp(&a.0));
-        listed.extend(rows.into_iter().take(k));
-    }
-    Calibration::fit(&listed)
 }
 
 /// Every other group, and the rest.

@@ -114,18 +114,61 @@ fn there_is_no_lift_where_one_source_knows_everything() {
     assert!(learned.lift.gain.mean.abs() < 1e-9 && learned.ndcg > 0.8, "{learned:?}");
 }
 
+fn listed(rows: &[(f32, usize, bool)]) -> Vec<Listed> {
+    rows.iter().map(|(score, rank, hit)| Listed { score: *score, rank: *rank, hit: *hit }).collect()
+}
+
 #[test]
-fn calibration_finds_the_odds_that_outcomes_were_drawn_by() {
-    let truth = Calibration { intercept: -2.0, slope: 0.7 };
-    let rows: Vec<(f32, bool)> = (0..40_000u64)
+fn calibration_by_hand() {
+    // Two scores: the fit is each one's mean target, with 4 hits and 4 misses 5/6 and 1/6.
+    let (mut low, mut high) = (vec![(0.0, 1, false); 4], vec![(1.0, 1, true); 4]);
+    (low[0].2, high[0].2) = (true, false);
+    let found = calibrate(&listed(&[low, high].concat())).unwrap();
+    let close = |found: f64, expected: f64| assert!((found - expected).abs() < 1e-6, "{found} {expected}");
+    close(found.probability(0.0, 1), (5.0 / 6.0 + 3.0 / 6.0) / 4.0);
+    close(found.probability(1.0, 1), (15.0 / 6.0 + 1.0 / 6.0) / 4.0);
+    // Ranks never differ, so that nothing is learned of them.
+    close(found.ln_rank, 0.0);
+}
+
+#[test]
+fn scores_that_tell_all_are_calibrated_to_something_finite() {
+    let rows: Vec<_> = (0..100).map(|at| (at as f32, 1 + at % 7, at >= 50)).collect();
+    let found = calibrate(&listed(&rows)).unwrap();
+    let all = [found.intercept, found.score, found.ln_rank];
+    assert!(all.iter().all(|value| value.is_finite()), "{found:?}");
+    assert!(found.probability(99.0, 1) > 0.95 && found.probability(0.0, 1) < 0.05, "{found:?}");
+}
+
+#[test]
+fn nothing_is_calibrated_by_hits_or_misses_alone() {
+    assert_eq!(calibrate(&[]), None);
+    assert_eq!(calibrate(&listed(&[(1.0, 1, true), (0.5, 2, true)])), None);
+    assert_eq!(calibrate(&listed(&[(1.0, 1, false), (0.5, 2, false)])), None);
+}
+
+#[test]
+fn what_made_the_outcomes_is_found_again() {
+    let truth = Calibration { intercept: -1.5, score: 0.8, ln_rank: -0.4 };
+    let mut state = 11u64;
+    let mut uniform = || {
+        state = crate::random::split_mix(state);
+        (state >> 11) as f64 / (1u64 << 53) as f64
+    };
+    let rows: Vec<Listed> = (0..40_000)
         .map(|at| {
-            let score = (at % 80) as f32 / 10.0 - 4.0;
-            let drawn = crate::random::split_mix(at) as f64 / u64::MAX as f64;
-            (score, drawn < truth.probability(f64::from(score)))
+            let (score, rank) = ((4.0 * uniform() - 1.0) as f32, 1 + at % 20);
+            Listed { score, rank, hit: uniform() < truth.probability(score, rank) }
         })
         .collect();
-    let found = Calibration::fit(&rows);
-    assert!((found.intercept + 2.0).abs() < 0.05 && (found.slope - 0.7).abs() < 0.03, "{found:?}");
-    let never = Calibration::fit(&[(1.0, false), (2.0, false), (3.0, false)]);
-    assert!(never.probability(2.0) < 0.5 && never.slope.is_finite());
+    let found = calibrate(&rows).unwrap();
+    for (found, made) in
+        [(found.intercept, truth.intercept), (found.score, truth.score), (found.ln_rank, truth.ln_rank)]
+    {
+        assert!((found - made).abs() < 0.08, "{found} for {made}");
+    }
+    // The first normal equation: probabilities sum to the outcomes, but for their being drawn in.
+    let expected: f64 = rows.iter().map(|row| found.probability(row.score, row.rank)).sum();
+    let hits = rows.iter().filter(|row| row.hit).count() as f64;
+    assert!((expected - hits).abs() < 2.0, "{expected} {hits}");
 }

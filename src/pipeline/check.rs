@@ -98,6 +98,7 @@ pub(super) fn inputs(job: &Job) -> Result<Inputs, Error> {
         let text = spec.inputs.items.as_ref().and_then(|items| items.text.as_deref());
         catalog::check(&lake, items, text, &spec.catalog).map_err(Error::Catalog)?;
     }
+    super::attributes::check(&lake, items.as_ref(), users.as_ref(), spec)?;
     spec.behavior.check_statements(&lake).map_err(Error::Behavior)?;
     if let (Some(encoder), true) = (&spec.encoder, items.is_some()) {
         encoder.check().map_err(Error::Model)?;

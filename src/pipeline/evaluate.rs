@@ -1,5 +1,10 @@
 //! The evaluate stage: what the lists would have been before a cut, against what came after it.
 
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow::array::{BooleanArray, Float32Array};
 use serde_json::json;
 
 use crate::error::Error;
@@ -9,9 +14,10 @@ use crate::lake::table::{self, Layout};
 use crate::matrix::Csr;
 use crate::ranking::{self, List, Ranked, Source, Weights};
 
+use super::history::Ids;
 use super::rank::{Learned, USERS_AT_A_TIME, retrieve};
 use super::shelf::Shelf;
-use super::stages::{Night, Report};
+use super::stages::{BLOCK_ROWS, Night, Report};
 use super::{lists, popular};
 
 impl Night<'_> {
@@ -25,6 +31,7 @@ impl Night<'_> {
             if !config.enabled {
                 return Ok(Report { facts: json!({}), note: "off".to_owned() });
             }
+            let attributes = night.attributes(folder)?;
             let ids = night.ids()?;
             let (window, truth) = night.exam(&ids)?;
             let learned = night.learned(window, None)?;
@@ -37,6 +44,7 @@ impl Night<'_> {
             let catalog = night.catalog_rows()?;
             let mut shelf = night.shelf(&learned, &catalog)?;
             let systems = night.systems(&learned, &mut shelf, &catalog.eligible, &users)?;
+            night.write_backtest(folder, &ids, &users, &truth, &systems[0])?;
             // Users whom only a given table knows have seen nothing and are of no segment.
             let seen = learned.history.interactions.with_rows(truth.n_rows());
             let mut segments = learned.history.segments.clone();
@@ -48,6 +56,7 @@ impl Night<'_> {
                 popularity: &learned.history.n_users_of_item,
                 segments: &segments,
                 segment_names: &learned.history.segment_names,
+                attributes: &attributes,
                 embeddings: Some(&shelf.vectors),
                 eligible: &catalog.eligible,
                 systems: &systems,
@@ -69,6 +78,55 @@ impl Night<'_> {
         let facts = &self.done["evaluate"].facts;
         self.metrics = facts["table"].as_str().map(str::to_owned);
         self.manifest.metrics = serde_json::from_value(facts["metrics"].clone()).unwrap_or_default();
+        Ok(())
+    }
+
+    /// Writes the fused lists that were compared, and what became of each row.
+    fn write_backtest(
+        &self,
+        folder: &Path,
+        ids: &Ids,
+        users: &[u32],
+        truth: &Csr,
+        fused: &System,
+    ) -> Result<(), Error> {
+        let (user_ids, item_ids) = (self.user_ids(ids), self.item_ids(ids));
+        // Whom only a given table knows has no id here, and nobody's list.
+        let known = users.partition_point(|user| (*user as usize) < user_ids.len());
+        let block = |lists: Range<usize>| {
+            let rows =
+                lists.clone().flat_map(|at| fused.lists[at].iter().map(move |item| (users[at], *item)));
+            let rows: Vec<(u32, u32)> = rows.collect();
+            let hit = |(user, item): &(u32, u32)| truth.row(*user as usize).0.binary_search(item).is_ok();
+            let hits: BooleanArray = rows.iter().map(|row| Some(hit(row))).collect();
+            let probability = |at: usize, rank: usize| {
+                fused.probabilities.as_ref().and_then(|all| all[at].get(rank).map(|p| *p as f32))
+            };
+            let ranks = |at: usize| (0..fused.lists[at].len()).map(move |rank| (at, rank));
+            let probabilities: Float32Array =
+                lists.clone().flat_map(ranks).map(|(at, rank)| probability(at, rank)).collect();
+            lists::batch(
+                vec![
+                    ("user_id", user_ids.take(rows.iter().map(|row| Some(row.0)))?),
+                    ("rank", lists::ranks(lists.map(|at| fused.lists[at].len()))),
+                    ("item_id", item_ids.take(rows.iter().map(|row| Some(row.1)))?),
+                    ("probability", Arc::new(probabilities)),
+                    ("hit", Arc::new(hits)),
+                ],
+                &["probability"],
+            )
+        };
+        let layout = Layout {
+            sorted_by: vec!["user_id".to_owned(), "rank".to_owned()],
+            bloom: vec!["user_id".to_owned()],
+        };
+        let path = folder.join("backtest/part.parquet");
+        let mut writer =
+            table::Writer::create(&path, block(0..0)?.schema(), &layout).map_err(lake::Error::from)?;
+        for start in (0..known).step_by(BLOCK_ROWS) {
+            writer.write(&block(start..(start + BLOCK_ROWS).min(known))?).map_err(lake::Error::from)?;
+        }
+        writer.finish().map_err(lake::Error::from)?;
         Ok(())
     }
 
@@ -101,7 +159,7 @@ impl Night<'_> {
         let curve = spec.evaluation.diversity.iter().map(|lambda| (format!("fused d={lambda}"), *lambda));
         let ruled: Vec<(String, f32)> =
             [("fused".to_owned(), config.rules.diversity)].into_iter().chain(curve).collect();
-        let calibration = self.calibration();
+        let calibration = self.calibration()?;
         let n_systems = ruled.len() + alone.len();
         let mut systems = Vec::new();
         for (name, diversity) in ruled {
@@ -112,8 +170,9 @@ impl Night<'_> {
                 let found = shelf.lists(&fusion, learned, eligible, some, (top_k, config.exclude_seen))?;
                 if let Some(calibration) = &calibration {
                     let rows: Vec<List<'_>> = found.iter().map(|list| (&list.0[..], &list.1[..])).collect();
-                    let of = |row: &Ranked| calibration.probability(f64::from(row.score));
-                    said.extend(fusion.explain(some, &rows).iter().map(|rows| rows.iter().map(of).collect()));
+                    let of = |(row, rank): (&Ranked, usize)| calibration.probability(row.score, rank);
+                    let of_list = |rows: &Vec<Ranked>| rows.iter().zip(1..).map(of).collect();
+                    said.extend(fusion.explain(some, &rows).iter().map(of_list));
                 }
                 lists.extend(found.into_iter().map(|list| list.0));
                 let done = systems.len() * known.len() + lists.len();

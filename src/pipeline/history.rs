@@ -1,15 +1,18 @@
 //! The model inputs of one window, read back from what `behavior` wrote.
 
 use std::path::Path;
+use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt32Array};
 use arrow::datatypes::{Float32Type, Float64Type, Int64Type, TimestampMicrosecondType, UInt32Type};
 
+use crate::error::Error;
 use crate::lake;
+use crate::lake::table::{self, Layout};
 use crate::matrix::{Csr, Dense};
 use crate::repeat;
 
-use crate::error::Error;
+use super::lists::{self, Named};
 
 /// One window's interactions and what was counted from them.
 #[derive(Clone)]
@@ -72,18 +75,7 @@ impl History {
             false => Default::default(),
         };
 
-        let rows = table("users", &["user_idx", "segment"])?;
-        let names = rows.column(1).as_string::<i32>();
-        let mut segment_names: Vec<String> = names.iter().flatten().map(str::to_owned).collect();
-        segment_names.sort();
-        segment_names.dedup();
-        // A user of the whole history may have no event inside a shorter window: such a user counts
-        // to the first segment there, and has no list to be compared.
-        let mut segments = vec![0u32; n_users];
-        for (user, name) in rows.column(0).as_primitive::<UInt32Type>().values().iter().zip(names) {
-            let at = segment_names.binary_search_by(|known| known.as_str().cmp(name.unwrap_or("")));
-            segments[*user as usize] = at.unwrap_or(0) as u32;
-        }
+        let (segments, segment_names) = segments(behavior, window, n_users)?;
 
         let rows = table("popularity", &["item_idx", "segment", "weight", "n_users"])?;
         let mut popularity = Dense::zeros(n_items, segment_names.len().max(1));
@@ -115,10 +107,19 @@ impl History {
         })
     }
 
-    /// Keeps only these interactions (a subset), and counts popularity from them alone.
+    /// What a window that holds out pairs of users and items may see of the whole history: `kept`.
+    pub(super) fn of_kept(mut self, behavior: &Path, window: &str, kept: Csr) -> Result<Self, Error> {
+        (self.segments, self.segment_names) = segments(behavior, window, kept.n_rows())?;
+        self.popularity = Dense::zeros(kept.n_cols(), self.segment_names.len().max(1));
+        self.keep_only(kept);
+        Ok(self)
+    }
+
+    /// Keeps only these interactions (a subset), and counts popularity from them alone: as if the user had
+    /// never turned to anything else.
     pub(super) fn keep_only(&mut self, kept: Csr) {
         let mut strengths = Vec::with_capacity(kept.n_entries());
-        let (mut steps, mut last_times) = (Vec::new(), Vec::new());
+        let mut last_times = Vec::new();
         self.popularity.values_mut().fill(0.0);
         self.n_users_of_item.fill(0);
         for user in 0..kept.n_rows() {
@@ -127,15 +128,16 @@ impl History {
             for (item, weight) in items.iter().zip(weights) {
                 let place = self.place(user, *item);
                 strengths.push(place.map_or(0, |at| self.strengths[at]));
-                steps.extend(place.and_then(|at| self.steps.get(at)));
                 last_times.extend(place.and_then(|at| self.last_times.get(at)));
                 self.popularity.row_mut(*item as usize)[segment] += weight;
                 self.n_users_of_item[*item as usize] += 1;
             }
         }
         self.popularity.values_mut().iter_mut().for_each(|weight| *weight = weight.ln_1p());
-        (self.interactions, self.strengths) = (kept, strengths);
-        (self.steps, self.last_times) = (steps, last_times);
+        if !self.steps.is_empty() {
+            self.steps = steps(&kept, &last_times);
+        }
+        (self.interactions, self.strengths, self.last_times) = (kept, strengths, last_times);
         // A search may have led to what is held out; which did cannot be told here.
         self.searches = Csr::from_rows(self.searches.n_cols(), vec![Vec::new(); self.searches.n_rows()]);
     }
@@ -243,6 +245,23 @@ pub(super) fn query_items(behavior: &Path, n_queries: usize, n_items: usize) -> 
     csr(&lake::read(&path, &["query_idx", "item_idx", "weight"])?, n_queries, n_items)
 }
 
+/// Each user's segment in a window, as a position in the names, which ascend.
+fn segments(behavior: &Path, window: &str, n_users: usize) -> Result<(Vec<u32>, Vec<String>), Error> {
+    let rows = lake::read(&behavior.join(window).join("users.parquet"), &["user_idx", "segment"])?;
+    let names = rows.column(1).as_string::<i32>();
+    let mut segment_names: Vec<String> = names.iter().flatten().map(str::to_owned).collect();
+    segment_names.sort();
+    segment_names.dedup();
+    // A user of the whole history may have no event inside a shorter window: such a user counts
+    // to the first segment there, and has no list to be compared.
+    let mut segments = vec![0u32; n_users];
+    for (user, name) in rows.column(0).as_primitive::<UInt32Type>().values().iter().zip(names) {
+        let at = segment_names.binary_search_by(|known| known.as_str().cmp(name.unwrap_or("")));
+        segments[*user as usize] = at.unwrap_or(0) as u32;
+    }
+    Ok((segments, segment_names))
+}
+
 /// Dense ranks of each user's distinct times.
 fn steps(interactions: &Csr, times: &[i64]) -> Vec<u32> {
     let mut steps = Vec::with_capacity(times.len());
@@ -257,6 +276,32 @@ fn steps(interactions: &Csr, times: &[i64]) -> Vec<u32> {
         steps.extend(own.iter().map(|time| distinct.partition_point(|other| other < time) as u32));
     }
     steps
+}
+
+/// The cells of `all` that are not in `some`.
+pub(super) fn without(all: &Csr, some: &Csr) -> Csr {
+    let of_user = |user: usize| {
+        let (items, weights) = all.row(user);
+        let cells = items.iter().copied().zip(weights.iter().copied());
+        cells.filter(|(item, _)| some.row(user).0.binary_search(item).is_err()).collect()
+    };
+    Csr::from_rows(all.n_cols(), (0..all.n_rows()).map(of_user).collect())
+}
+
+/// Writes the cells of users × items as a table of what users turned to.
+pub(super) fn write_pairs(pairs: &Csr, path: &Path) -> Result<(), Error> {
+    let users = (0..pairs.n_rows()).flat_map(|user| pairs.row(user).0.iter().map(move |_| user as u32));
+    let items = (0..pairs.n_rows()).flat_map(|user| pairs.row(user).0.iter().copied());
+    let columns: Vec<Named> = vec![
+        ("user_idx", Arc::new(users.collect::<UInt32Array>())),
+        ("item_idx", Arc::new(items.collect::<UInt32Array>())),
+    ];
+    let rows = lists::batch(columns, &[])?;
+    let mut writer =
+        table::Writer::create(path, rows.schema(), &Layout::default()).map_err(lake::Error::from)?;
+    writer.write(&rows).map_err(lake::Error::from)?;
+    writer.finish().map_err(lake::Error::from)?;
+    Ok(())
 }
 
 /// A table of what users turned to as users × items, at least `n_users × n_items`.

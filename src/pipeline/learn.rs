@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 
 use rayon::prelude::*;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::error::Error;
 use crate::job::Spec;
-use crate::learning::{self, Group};
+use crate::learning::{self, Calibration, Group, Listed};
 use crate::matrix::Csr;
 use crate::random::split_mix;
-use crate::ranking::{self, List, Mix, Source, Weights};
+use crate::ranking::{self, Fusion, List, Mix, Source, Weights};
 
 use super::rank::{Learned, USERS_AT_A_TIME, retrieve};
 use super::stages::{Night, Report};
@@ -40,7 +40,8 @@ impl Night<'_> {
         let fingerprint = self
             .models_fingerprint("learn", &["behavior", "catalog", "encode", "factorize"])
             .add("learning", &json!(spec.learning).to_string())
-            .add("evaluation", &json!(spec.evaluation).to_string());
+            .add("held_out", &json!(spec.evaluation.held_out()).to_string())
+            .add("longest", &spec.evaluation.longest().to_string());
         self.stage("learn", fingerprint.hex(), |night, _| {
             if night.job.spec.ranking.weights.is_some() {
                 return Ok(Report { facts: json!({}), note: "off: the job gives the weights".to_owned() });
@@ -72,12 +73,11 @@ impl Night<'_> {
                 .collect();
             let (over, base) = (present[found.lift.over].name(), found.alone[found.lift.over]);
             let (gain, (low, high)) = (found.lift.gain.mean, found.lift.gain.interval());
-            let facts = json!({
+            let mut facts = json!({
                 "weights": weights(&found.mix.all),
                 "segments": segments,
                 "users": groups.len(),
                 "k": night.job.spec.learning.k,
-                "calibration": found.calibration,
                 "ndcg": found.ndcg,
                 "ndcg_alone": named(&|at| found.alone[at]),
                 "lift": { "over": over, "ndcg": gain, "low": low, "high": high },
@@ -89,6 +89,11 @@ impl Night<'_> {
                 let names: Vec<&str> = segments.keys().copied().collect();
                 note.push_str(&format!("; {} otherwise", names.join(", ")));
             }
+            if let Some(weighed) = weighed(&facts)? {
+                let fusion = ranking::fuse(learned.sources(&eligible), &weighed.mix(names))?;
+                let outcomes = lesson.outcomes(&learned, &fusion, night.job.spec.evaluation.longest())?;
+                facts["calibration"] = json!(learning::calibrate(&outcomes));
+            }
             if base > 0.0 {
                 let percent = |ndcg: f64| 100.0 * ndcg / base;
                 let (mean, low, high) = (percent(gain), percent(low), percent(high));
@@ -98,26 +103,33 @@ impl Night<'_> {
         })
     }
 
-    /// What makes fused scores probabilities, where weights were learned.
-    pub(super) fn calibration(&self) -> Option<learning::Calibration> {
-        serde_json::from_value(self.done["learn"].facts["calibration"].clone()).ok()
-    }
-
     /// What each source counts for: as the job says, as was learned, or, where nothing could be learned,
     /// what users bought before and what similar users buy.
     pub(super) fn weights(&self) -> Result<Weighed, Error> {
-        let (facts, none) = (&self.done["learn"].facts, BTreeMap::new);
+        let none = BTreeMap::new;
         if let Some(all) = self.job.spec.ranking.weights {
             return Ok(Weighed { all, segments: none() });
         }
-        if let Ok(all) = serde_json::from_value(facts["weights"].clone()) {
-            let segments = serde_json::from_value(facts["segments"].clone()).map_err(Error::Facts)?;
-            return Ok(Weighed { all, segments });
+        if let Some(learned) = weighed(&self.done["learn"].facts)? {
+            return Ok(learned);
         }
         let fallback = [(Source::Factors, 1.0), (Source::History, 1.0), (Source::Popularity, 0.1)];
         let named = fallback.map(|(source, weight)| (source.name().to_owned(), weight));
         Ok(Weighed { all: Weights::try_from(BTreeMap::from(named))?, segments: none() })
     }
+
+    /// What fused scores are worth as probabilities, where that was learned.
+    pub(super) fn calibration(&self) -> Result<Option<Calibration>, Error> {
+        let facts = &self.done["learn"].facts["calibration"];
+        serde_json::from_value(facts.clone()).map_err(Error::Facts)
+    }
+}
+
+/// The weights that the stage's facts name, where any were learned.
+fn weighed(facts: &Value) -> Result<Option<Weighed>, Error> {
+    let Ok(all) = serde_json::from_value(facts["weights"].clone()) else { return Ok(None) };
+    let segments = serde_json::from_value(facts["segments"].clone()).map_err(Error::Facts)?;
+    Ok(Some(Weighed { all, segments }))
 }
 
 /// Users who came back, and what weights are learned from of them.
@@ -191,6 +203,23 @@ impl<'a> Lesson<'a> {
             }
         }
         Ok(groups)
+    }
+
+    /// The rows of the users' fused lists, and what became of each.
+    fn outcomes(&self, learned: &Learned, fusion: &Fusion, top_k: usize) -> Result<Vec<Listed>, Error> {
+        let mut outcomes = Vec::new();
+        for some in self.users.chunks(USERS_AT_A_TIME) {
+            let found = retrieve(fusion, learned, self.eligible, some, top_k, self.exclude_seen)?;
+            let lists: Vec<List<'_>> = (0..some.len()).map(|at| found.list(at)).collect();
+            for (user, rows) in some.iter().zip(fusion.explain(some, &lists)) {
+                let wanted = self.truth.row(*user as usize).0;
+                outcomes.extend(rows.iter().zip(1..).map(|(row, rank)| {
+                    let hit = wanted.binary_search(&row.item).is_ok();
+                    Listed { score: row.score, rank, hit }
+                }));
+            }
+        }
+        Ok(outcomes)
     }
 }
 

@@ -19,6 +19,7 @@ use crate::error::Error;
 use crate::job::Job;
 use crate::publish::{Current, Manifest, Output};
 
+mod attributes;
 mod check;
 mod encode;
 mod estimate;

@@ -13,7 +13,7 @@ use super::lists::IdColumn;
 use super::stages::Night;
 
 /// Which stage makes which published table.
-const TABLES: [(&str, &str); 9] = [
+const TABLES: [(&str, &str); 10] = [
     ("rank", "recommendations"),
     ("neighbors", "similar_items"),
     ("rank", "query_items"),
@@ -23,6 +23,7 @@ const TABLES: [(&str, &str); 9] = [
     ("factorize", "user_factors"),
     ("factorize", "item_factors"),
     ("evaluate", "metrics"),
+    ("evaluate", "backtest"),
 ];
 
 pub(super) fn first_manifest(job: &Job, inputs: &Inputs, run: &Run, date: NaiveDate) -> Manifest {
@@ -131,8 +132,15 @@ impl Night<'_> {
         for listed in &listed {
             tables.insert(listed.table.to_owned(), publish::check(&folder, listed)?);
         }
-        let counted =
-            ["user_profiles", "item_embeddings", "user_factors", "item_factors", "metrics", "rejected"];
+        let counted = [
+            "user_profiles",
+            "item_embeddings",
+            "user_factors",
+            "item_factors",
+            "metrics",
+            "backtest",
+            "rejected",
+        ];
         for table in counted {
             if folder.join(table).exists() {
                 tables.insert(table.to_owned(), publish::count(&folder.join(table))?);

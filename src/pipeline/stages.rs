@@ -152,7 +152,7 @@ impl<'a> Night<'a> {
             .add("threads", &spec.threads.to_string())
     }
 
-    fn lake(&mut self) -> Result<Lake, Error> {
+    pub(super) fn lake(&mut self) -> Result<Lake, Error> {
         match self.lake.take() {
             Some(lake) => Ok(lake),
             None => {
@@ -190,19 +190,18 @@ impl<'a> Night<'a> {
 
     /// How the windows before `full` differ from it.
     fn hold(&self) -> Result<Hold, Error> {
-        if !self.behavior_facts()?.usable_times {
-            return Ok(Hold::Random);
-        }
-        Ok(self.job.spec.evaluation.split.unwrap_or_else(|| match self.n_returning() {
-            Some(n_users) if n_users < LEAST_RETURNING => Hold::LeaveLastOut,
-            _ => Hold::Temporal,
-        }))
+        let usable_times = self.behavior_facts()?.usable_times;
+        Ok(self.hold_of(usable_times, &self.done["behavior"].facts["returning"]))
     }
 
-    /// Of the windows before `full`, the fewest users whom one knows and who came back after it.
-    fn n_returning(&self) -> Option<u64> {
-        let windows = self.done["behavior"].facts["returning"].as_object();
-        windows.and_then(|windows| windows.values().filter_map(Value::as_u64).min())
+    fn hold_of(&self, usable_times: bool, returning: &Value) -> Hold {
+        if !usable_times {
+            return Hold::Random;
+        }
+        self.job.spec.evaluation.split.unwrap_or_else(|| match least_returning(returning) {
+            Some(n_users) if n_users < LEAST_RETURNING => Hold::LeaveLastOut,
+            _ => Hold::Temporal,
+        })
     }
 
     /// What models of a window may see.
@@ -212,11 +211,11 @@ impl<'a> Night<'a> {
         if self.hold()? == Hold::Temporal {
             return History::read(&behavior, window, ids, usable_times);
         }
-        let mut history = History::read(&behavior, "full", ids, usable_times)?;
-        if let Some(split) = self.splits(&history)?.remove(window) {
-            history.keep_only(split.train);
+        let history = History::read(&behavior, "full", ids, usable_times)?;
+        match self.splits(&history, self.hold()?)?.remove(window) {
+            Some(split) => history.of_kept(&behavior, window, split.train),
+            None => Ok(history),
         }
-        Ok(history)
     }
 
     /// What users' visits before the end of a window held, where times tell visits apart. Of a window that
@@ -259,13 +258,13 @@ impl<'a> Night<'a> {
         }
         let usable_times = self.behavior_facts()?.usable_times;
         let history = History::read(&behavior, "full", ids, usable_times)?;
-        let split = self.splits(&history)?.remove(window);
+        let split = self.splits(&history, self.hold()?)?.remove(window);
         Ok(split.map_or_else(|| history.interactions.clone(), |split| split.test))
     }
 
     /// What the windows before `full` hold out where it is not the latest days, each from the one after.
-    fn splits(&self, full: &History) -> Result<BTreeMap<&'static str, Split>, Error> {
-        let (spec, hold) = (&self.job.spec, self.hold()?);
+    fn splits(&self, full: &History, hold: Hold) -> Result<BTreeMap<&'static str, Split>, Error> {
+        let spec = &self.job.spec;
         let mut splits = BTreeMap::new();
         let mut rest = full.clone();
         for (at, window) in self.windows().into_iter().rev().skip(1).enumerate() {
@@ -309,6 +308,7 @@ impl<'a> Night<'a> {
             .fingerprint("behavior", &[])
             .add("run_end", &run_end_us.to_string())
             .add("cuts", &format!("{cuts:?}"))
+            .add("held_out", &json!((spec.evaluation.held_out(), spec.seed, self.windows())).to_string())
             .add("config", &json!(spec.behavior).to_string());
         for (name, text) in spec.behavior.statement_texts() {
             fingerprint = fingerprint.add(&name, &text);
@@ -335,7 +335,6 @@ impl<'a> Night<'a> {
                 &mut |step| night.progress("behavior", step.done, step.of, "statements"),
             )
             .map_err(|error| inputs.blamed_for(Error::Behavior(error)))?;
-            night.lake = Some(lake);
             let note = format!(
                 "{} events read, {} kept; {} users, {} items, {} queries",
                 facts.read, facts.kept, facts.n_users, facts.n_items, facts.n_queries
@@ -345,8 +344,14 @@ impl<'a> Night<'a> {
                 let n_users = history::n_returning(&folder.join(&window.name))?;
                 returning.insert(window.name.clone(), json!(n_users));
             }
+            let returning = Value::Object(returning);
+            let hold = night.hold_of(facts.usable_times, &returning);
+            if hold != Hold::Temporal {
+                night.hold_out(&lake, folder, hold, facts.usable_times)?;
+            }
+            night.lake = Some(lake);
             let mut facts = json!(facts);
-            facts["returning"] = Value::Object(returning);
+            facts["returning"] = returning;
             Ok(Report { facts, note })
         })?;
         let facts = self.behavior_facts()?;
@@ -364,7 +369,7 @@ impl<'a> Night<'a> {
         if temporal && self.hold()? == Hold::LeaveLastOut {
             self.warn(format!(
                 "only {} users came back in the held-out days (evaluation.test_days = {days}): the evaluation holds out each user's last item",
-                self.n_returning().unwrap_or(0)
+                least_returning(&self.done["behavior"].facts["returning"]).unwrap_or(0)
             ));
         }
         if facts.n_unnamed_users + facts.n_repeated_users > 0 {
@@ -376,6 +381,19 @@ impl<'a> Night<'a> {
         self.manifest.events =
             Rows { read: facts.read, kept: facts.kept, rejected: facts.rejected, excluded: facts.excluded };
         Ok(())
+    }
+
+    /// Writes what each window before `full` holds out where it is not the latest days, and its users as
+    /// they are without it.
+    fn hold_out(&self, lake: &Lake, behavior: &Path, hold: Hold, usable_times: bool) -> Result<(), Error> {
+        let history = History::read(behavior, "full", &Ids::read(behavior)?, usable_times)?;
+        let splits = self.splits(&history, hold)?;
+        for (window, split) in &splits {
+            let held_out = history::without(&history.interactions, &split.train);
+            history::write_pairs(&held_out, &behavior.join(window).join("held_out.parquet"))?;
+        }
+        let windows: Vec<&str> = splits.keys().copied().collect();
+        behavior::users_of_kept(lake, &self.job.spec.behavior, &windows, behavior).map_err(Error::Behavior)
     }
 
     pub(super) fn catalog(&mut self) -> Result<(), Error> {
@@ -410,7 +428,7 @@ impl<'a> Night<'a> {
             .fingerprint("factorize", &["behavior"])
             .add("config", &json!(spec.factors).to_string())
             .add("windows", &format!("{:?}", self.windows()))
-            .add("evaluation", &json!(spec.evaluation).to_string())
+            .add("held_out", &json!(spec.evaluation.held_out()).to_string())
             .add("threads", &spec.threads.to_string())
             .add("seed", &spec.seed.to_string());
         self.stage("factorize", fingerprint.hex(), |night, folder| {
@@ -464,6 +482,11 @@ impl<'a> Night<'a> {
 
 /// Users that must have come back in held-out days for weights and metrics to mean something.
 const LEAST_RETURNING: u64 = 50;
+
+/// Of the windows before `full`, the fewest users whom one knows and who came back after it.
+fn least_returning(returning: &Value) -> Option<u64> {
+    returning.as_object().and_then(|windows| windows.values().filter_map(Value::as_u64).min())
+}
 
 /// 1973-03-03: an integer below the year's seconds is hardly an epoch.
 const EARLIEST_EPOCH_US: i64 = 100_000_000_000_000;

@@ -132,3 +132,99 @@ fn where_hardly_anybody_comes_back_each_users_last_item_is_held_out() {
         learned_from(&["--set", "evaluation.test_days=0.0001", "--set", "evaluation.split=temporal"]);
     assert!(few < 50 && !warnings.contains("came back"), "what the job says is done: {few} {warnings}");
 }
+
+/// A job whose users have attributes and whose weights are learned.
+fn shop_of_users() -> Shop {
+    let shop = Shop::new(5_000, 0.0);
+    shop.write_job("[inputs.users]\npath = 'data/users.parquet'");
+    shop.without_weights();
+    shop
+}
+
+#[test]
+fn metrics_are_split_by_any_column_of_items_and_users() {
+    let shop = shop_of_users();
+    let slices = "evaluation.slices=['items.brand','items.in_stock','users.region','users.consent']";
+    let metrics = |run: &std::path::Path| {
+        rows(&run.join("metrics"), &["slice", "system", "metric", "k", "value", "users"])
+    };
+    let run = shop.run(&["--set", slices]);
+    let found = metrics(&run);
+    let recall = |slice: &str| -> (f64, usize) {
+        let row = found.iter().find(|row| row[..4] == [slice, "fused", "recall", "10"]).expect(slice);
+        (row[4].parse().expect("a value"), row[5].parse().expect("a count"))
+    };
+    // Every user has one region, so that the slices' means make up the mean of all.
+    let regions: BTreeSet<String> =
+        rows(&shop.path("data/users.parquet"), &["region"]).into_iter().map(|row| row[0].clone()).collect();
+    assert!(regions.len() > 2);
+    let of_regions: Vec<(f64, usize)> =
+        regions.iter().map(|region| recall(&format!("users.region={region}"))).collect();
+    let n_users: usize = of_regions.iter().map(|slice| slice.1).sum();
+    let mean = of_regions.iter().map(|slice| slice.0 * slice.1 as f64).sum::<f64>() / n_users as f64;
+    assert_eq!(n_users, recall("all").1);
+    assert!((mean - recall("all").0).abs() < 1e-9, "{mean} for {:?}", recall("all"));
+    assert_eq!(recall("users.consent=true").1 + recall("users.consent=false").1, n_users);
+    // What is out of stock is never listed.
+    assert_eq!(recall("items.in_stock=false").0, 0.0);
+    assert!(recall("items.in_stock=true").0 > recall("all").0);
+    assert!(found.iter().any(|row| row[0].starts_with("items.brand=")));
+
+    // Other slices are another evaluation of the same models.
+    let run = shop.run(&["--set", "evaluation.slices=['items.category']"]);
+    assert!(metrics(&run).iter().any(|row| row[0].starts_with("items.category=")));
+    assert!(!metrics(&run).iter().any(|row| row[0].starts_with("users.")));
+    for stage in crate::shop::manifest(&run)["stages"].as_array().expect("stages") {
+        let is_new = stage["reused_from"].is_null();
+        assert_eq!(is_new, stage["name"] == "evaluate", "{stage}");
+    }
+}
+
+#[test]
+fn a_row_of_a_list_has_a_probability_that_outcomes_bear_out() {
+    let shop = shop_of_users();
+    let run = shop.run(&[]);
+    let backtest = rows(&run.join("backtest"), &["user_id", "rank", "item_id", "probability", "hit"]);
+    assert!(backtest.len() > 1_000, "{}", backtest.len());
+    let parsed: Vec<(usize, f64, f64)> = backtest
+        .iter()
+        .map(|row| {
+            let hit = f64::from(u8::from(row[4] == "true"));
+            (row[1].parse().expect("a rank"), row[3].parse().expect("a probability"), hit)
+        })
+        .collect();
+    let metrics =
+        rows(&run.join("metrics"), &["system", "metric", "k", "slice", "value", "low", "high", "baseline"]);
+    for k in [10, 20] {
+        let of_k: Vec<_> = parsed.iter().filter(|row| row.0 <= k).collect();
+        let mean = |of: &dyn Fn(f64, f64) -> f64| {
+            of_k.iter().map(|(_, p, hit)| of(*p, *hit)).sum::<f64>() / of_k.len() as f64
+        };
+        let found = |metric: &str| -> Vec<f64> {
+            let name = ["fused", metric, &k.to_string(), "all"];
+            let row = metrics.iter().find(|row| row[..4] == name).expect("the metric");
+            row[4..].iter().map(|value| value.parse().expect("a value")).collect()
+        };
+        let (mae, mse, rmse) = (found("mae"), found("mse"), found("rmse"));
+        assert!((mae[0] - mean(&|p, hit| (p - hit).abs())).abs() < 1e-6);
+        assert!((mse[0] - mean(&|p, hit| (p - hit).powi(2))).abs() < 1e-6);
+        assert!((rmse[0] - mse[0].sqrt()).abs() < 1e-12);
+        for errors in [&mae, &mse, &rmse] {
+            assert!(errors[1] <= errors[0] && errors[0] <= errors[2], "{errors:?}");
+        }
+        // Scores tell more than the mean outcome does, and on the whole promise what happens.
+        assert!(mse[0] < mse[3], "{mse:?}");
+        let (promised, happened) = (mean(&|p, _| p), mean(&|_, hit| hit));
+        assert!((promised / happened - 1.0).abs() < 0.35, "{promised} promised, {happened} happened");
+    }
+    assert!(!metrics.iter().any(|row| row[0] != "fused" && row[1] == "mse"));
+}
+
+#[test]
+fn weights_that_are_given_are_not_calibrated() {
+    let shop = Shop::new(5_000, 0.0);
+    let run = shop.run(&[]);
+    let metrics = rows(&run.join("metrics"), &["metric"]);
+    assert!(!metrics.iter().any(|row| row[0] == "mse"));
+    assert!(rows(&run.join("backtest"), &["probability"]).iter().all(|row| row[0] == "NULL"));
+}

@@ -81,6 +81,20 @@ fn checking_finds_what_a_night_would_stumble_over() {
 }
 
 #[test]
+fn a_slice_by_a_column_that_is_not_there_is_refused() {
+    let shop = Shop::new(2_000, 0.0);
+    let check = |set| ["check", "job.toml", "--set", set];
+    let named = ["`evaluation.slices`", "items.brand, ", "items.created_at; found `items.colour`"];
+    refused(&shop, &check("evaluation.slices=['items.brand','items.colour']"), 2, &named);
+    // The contract knows tags; these items have none.
+    refused(&shop, &check("evaluation.slices=['items.tags']"), 2, &["items.brand", "found `items.tags`"]);
+    refused(&shop, &check("evaluation.slices=['users.region']"), 2, &["found `users.region`"]);
+    refused(&shop, &check("evaluation.slices=['brand']"), 2, &["`items.COLUMN`", "found `brand`"]);
+    shop.write_job("[inputs.users]\npath = 'data/users.parquet'");
+    refused(&shop, &check("evaluation.slices=['users.age']"), 2, &["users.age_group, users.region"]);
+}
+
+#[test]
 fn plumbing_names_what_it_cannot_read() {
     let shop = Shop::new(2_000, 0.0);
     let factorize = |input| ["factorize", "--input", input, "--out", "factors"];

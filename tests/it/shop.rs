@@ -140,7 +140,7 @@ pub(crate) fn manifest(run: &Path) -> serde_json::Value {
 }
 
 /// The file's rows, all in one batch.
-fn read(path: &Path) -> RecordBatch {
+pub(crate) fn read(path: &Path) -> RecordBatch {
     let file = std::fs::File::open(path).expect("a file");
     let builder = ParquetRecordBatchReaderBuilder::try_new(file).expect("Parquet");
     let schema = builder.schema().clone();
