@@ -70,7 +70,7 @@ impl Default for Config {
     fn default() -> Self {
         let weights = [("view", 1.0), ("click", 2.0), ("cart", 4.0), ("purchase", 8.0), ("search", 1.0)];
         Self {
-            history_days: 365,
+            history_days: 730,
             half_life_days: 30.0,
             event_weights: weights.map(|(name, weight)| (name.to_owned(), weight)).into(),
             event_types: BTreeMap::new(),

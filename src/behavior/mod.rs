@@ -189,8 +189,9 @@ pub fn given_contract() -> Contract {
 }
 
 /// Cleans the events and aggregates them, for the whole history (`full`) and, where times are usable,
-/// for each of `cuts`: a name, and how many days before the last event its window ends. Cuts go from the
-/// earliest; what came between one and the next is that window's `held_out`.
+/// for each of `cuts`: a name, and how many of the last days its window leaves out. Whole days are those of
+/// the calendar (UTC), the last event's being one of them. Cuts go from the earliest; what came between one
+/// and the next is that window's `held_out`.
 ///
 /// `run_end_us` is the end of the run date: later events are in the future.
 ///
@@ -271,7 +272,7 @@ pub fn aggregate(
     refuse_bad_night(&facts, config)?;
 
     for (name, days) in cuts.iter().filter(|_| facts.usable_times) {
-        let until_us = facts.last_us - (days * DAY_US as f64) as i64 + 1;
+        let until_us = cut(facts.last_us, *days);
         facts.windows.push(Window { name: (*name).to_owned(), until_us });
     }
     facts.windows.push(Window { name: "full".to_owned(), until_us: facts.last_us + 1 });
@@ -340,6 +341,15 @@ pub fn attributes(lake: &Lake, users: &Input, columns: &[&str], path: &Path) -> 
     );
     lake.write("user_attributes", &sql, &[], path)?;
     Ok(())
+}
+
+/// The end of a window that leaves the last days out.
+fn cut(last_us: i64, days: f64) -> i64 {
+    if days.fract() == 0.0 {
+        let today = last_us.div_euclid(DAY_US) * DAY_US;
+        return today - (days as i64 - 1) * DAY_US;
+    }
+    last_us - (days * DAY_US as f64) as i64 + 1
 }
 
 const DAY_US: i64 = 86_400_000_000;

@@ -1,14 +1,15 @@
 //! Items that nobody has turned to yet stand in for those that their texts resemble.
 //!
 //! In: for each cold item the warm items whose embeddings are nearest, with their cosines. Out:
-//! [`Lookalikes`], which give a cold item in any linear source what its look-alikes have there, averaged:
-//! its row of item vectors, or its column of an item-item model. Scores of such sources are linear in both,
-//! so that a cold item's score is the average of its look-alikes' scores, for every user.
+//! [`Lookalikes`], which give a cold item in any linear source what its look-alikes have there: its row of
+//! item vectors, or its column of an item-item model, is the mean of theirs, made as long as theirs are on
+//! average. A mean of unlike vectors is shorter than they are, and its items would come last for everybody.
+//! In an item-item model an item says nothing of itself; of a cold item it says as much as of the item it
+//! says most of: who has just turned to a look-alike may well turn to this one.
 //!
 //! It is the k-nearest-neighbour mapping from attributes to factors of Gantner, Drumond, Freudenthaler,
 //! Rendle and Schmidt-Thieme ("Learning attribute-to-feature mappings for cold-start recommendations",
-//! 2010), with weights `max(cos, 0)^8`: few and near look-alikes keep a score as sharp as a warm item's,
-//! where a map fitted to all items would pull it to the middle.
+//! 2010), with weights `max(cos, 0)^8`.
 //!
 //! **Cost.** Linear in the look-alikes times the width of a vector or the entries of their columns. The
 //! room computes no similarity and knows nothing of users.
@@ -19,7 +20,7 @@ use crate::matrix::{Csr, Dense};
 mod tests;
 
 /// Look-alikes that an item has.
-pub const N_LOOKALIKES: usize = 5;
+pub const N_LOOKALIKES: usize = 10;
 
 /// How much nearer look-alikes count for more.
 const SHARPNESS: i32 = 8;
@@ -57,10 +58,14 @@ impl Lookalikes {
                 continue;
             }
             let mut mean = vec![0f32; vectors.n_cols()];
+            let mut length = 0.0;
             for (other, share) in others.iter().zip(shares) {
                 let row = vectors.row(*other as usize);
                 mean.iter_mut().zip(row).for_each(|(sum, value)| *sum += share * value);
+                length += f64::from(*share) * squares(row).sqrt();
             }
+            let scale = stretch(length, squares(&mean));
+            mean.iter_mut().for_each(|value| *value *= scale);
             vectors.row_mut(item).copy_from_slice(&mean);
         }
     }
@@ -68,11 +73,16 @@ impl Lookalikes {
     /// An item-item model with cold items' columns.
     pub fn fill_columns(&self, model: &Csr) -> Csr {
         let takers = self.shares.transpose();
-        let rows = (0..model.n_rows()).map(|row| {
+        let most = |row: usize| model.row(row).1.iter().copied().fold(0.0, f32::max);
+        let mut of_column = vec![0f64; model.n_cols()];
+        let mut rows: Vec<Vec<(u32, f32)>> = Vec::with_capacity(model.n_rows());
+        for row in 0..model.n_rows() {
             let (items, values) = model.row(row);
             let mut entries: Vec<(u32, f32)> = items.iter().copied().zip(values.iter().copied()).collect();
-            for (item, value) in items.iter().zip(values) {
-                let (cold, shares) = takers.row(*item as usize);
+            let itself = (row as u32, most(row));
+            for (item, value) in entries.clone().into_iter().chain([itself]) {
+                of_column[item as usize] += f64::from(value).powi(2);
+                let (cold, shares) = takers.row(item as usize);
                 entries.extend(cold.iter().zip(shares).map(|(cold, share)| (*cold, share * value)));
             }
             // Stable: what one item has from several look-alikes is summed in their order.
@@ -84,8 +94,29 @@ impl Lookalikes {
                 }
                 same
             });
-            entries
-        });
-        Csr::from_rows(model.n_cols(), rows.collect())
+            rows.push(entries);
+        }
+        let mut of_mean = vec![0f64; model.n_cols()];
+        for (item, value) in rows.iter().flatten() {
+            of_mean[*item as usize] += f64::from(*value).powi(2);
+        }
+        let scale = |item: usize| {
+            let (others, shares) = self.shares.row(item);
+            let lengths = others.iter().map(|other| of_column[*other as usize].sqrt());
+            let length = shares.iter().zip(lengths).map(|(share, length)| f64::from(*share) * length).sum();
+            if others.is_empty() { 1.0 } else { stretch(length, of_mean[item]) }
+        };
+        let scales: Vec<f32> = (0..model.n_cols()).map(scale).collect();
+        rows.iter_mut().flatten().for_each(|(item, value)| *value *= scales[*item as usize]);
+        Csr::from_rows(model.n_cols(), rows)
     }
+}
+
+fn squares(row: &[f32]) -> f64 {
+    row.iter().map(|value| f64::from(*value).powi(2)).sum()
+}
+
+/// What makes a vector of these squares this long.
+fn stretch(length: f64, squares: f64) -> f32 {
+    if squares > 0.0 { (length / squares.sqrt()) as f32 } else { 0.0 }
 }

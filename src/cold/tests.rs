@@ -10,30 +10,40 @@ fn model() -> Csr {
     Csr::from_coordinates(5, 5, &[0, 0, 1, 2], &[1, 2, 0, 4], &[0.5, 2.0, 3.0, 7.0]).unwrap()
 }
 
+fn length(values: impl Iterator<Item = f32>) -> f32 {
+    values.map(|value| value * value).sum::<f32>().sqrt()
+}
+
 #[test]
-fn vectors_are_the_mean_of_those_of_look_alikes() {
+fn vectors_point_where_those_of_look_alikes_do_and_are_as_long() {
     let mut vectors = Dense::from_vec(5, 2, vec![1., 2., 3., 4., 257., 6., 0., 0., 0., 0.]).unwrap();
     lookalikes().fill_rows(&mut vectors);
     // 0.5^8 = 1/256.
     let (near, far) = (256.0 / 257.0, 1.0 / 257.0);
-    let expected = [near + 257.0 * far, 2.0 * near + 6.0 * far];
-    for (found, expected) in vectors.row(3).iter().zip(expected) {
-        assert!((found - expected).abs() < 1e-5, "{found} {expected}");
+    let mean = [near + 257.0 * far, 2.0 * near + 6.0 * far];
+    let expected = near * length([1.0, 2.0].into_iter()) + far * length([257.0, 6.0].into_iter());
+    let scale = expected / length(mean.into_iter());
+    for (found, mean) in vectors.row(3).iter().zip(mean) {
+        assert!((found - scale * mean).abs() < 1e-5, "{found} {}", scale * mean);
     }
     assert_eq!((vectors.row(0), vectors.row(4)), (&[1.0f32, 2.0][..], &[0.0f32, 0.0][..]));
 }
 
 #[test]
-fn a_cold_item_scores_as_its_look_alikes_do_on_average() {
+fn a_cold_item_scores_as_its_look_alikes_do_and_speaks_for_itself() {
     let filled = lookalikes().fill_columns(&model());
     let score = |history: usize, item: u32| {
         let (items, values) = filled.row(history);
         items.binary_search(&item).map_or(0.0, |at| values[at])
     };
-    for history in 0..5 {
-        let expected = (256.0 * score(history, 0) + score(history, 2)) / 257.0;
-        assert!((score(history, 3) - expected).abs() < 1e-6, "{history}");
+    // Columns 0 and 2 as they are, with what rows 0 and 2 say most of in their own place.
+    let columns = [[2.0, 3.0, 0.0, 0.0, 0.0], [2.0, 0.0, 7.0, 0.0, 0.0]];
+    let mean: Vec<f32> = (0..5).map(|row| (256.0 * columns[0][row] + columns[1][row]) / 257.0).collect();
+    let expected = (256.0 * length(columns[0].into_iter()) + length(columns[1].into_iter())) / 257.0;
+    let scale = expected / length(mean.iter().copied());
+    for (history, mean) in mean.iter().enumerate() {
+        assert!((score(history, 3) - scale * mean).abs() < 1e-5, "{history}");
     }
     assert_eq!(score(2, 4), 7.0, "what was there stays");
-    assert_eq!(filled.n_entries(), model().n_entries() + 2);
+    assert_eq!(filled.n_entries(), model().n_entries() + 3);
 }

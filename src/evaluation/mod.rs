@@ -11,11 +11,11 @@
 //!
 //! Slices: `all`; `new` and `repeat` keep of the truth what the user had not, or had, turned to before
 //! (users whose truth is then empty are left out; lists are as published); `cold_items` keeps items
-//! nobody had turned to; `warm_users` and `cold_users` had, or had not, turned to anything; `segment=…`
-//! keeps the users of an activity segment. Of an [`Attribute`], `users.region=North` keeps the users of
-//! that value and `items.brand=Acme` keeps of the truth the items of that value: the values with most test
-//! users, or with most of the truth, have a slice each, all further ones together are `…=other`, and what
-//! has none is `…=none`.
+//! nobody had turned to; `warm_users` and `cold_users` had, or had not, turned to anything, and
+//! `warm_users_new` is both `warm_users` and `new`; `segment=…` keeps the users of an activity segment. Of an
+//! [`Attribute`], `users.region=North` keeps the users of that value and `items.brand=Acme` keeps of the
+//! truth the items of that value: the values with most test users, or with most of the truth, have a slice
+//! each, all further ones together are `…=other`, and what has none is `…=none`.
 //!
 //! Beyond accuracy, over all lists of a slice `all`: `coverage` (share of the eligible catalogue listed
 //! at all), `novelty` (mean `-log2` of an item's share of all interactions, plus one for each),

@@ -96,6 +96,9 @@ pub(super) fn slices(inputs: &Inputs) -> Vec<Slice> {
         kept("new", &|user, item| !seen(user, item)),
         kept("repeat", &seen),
         kept("warm_users", &|user, _| !inputs.seen.row(user as usize).0.is_empty()),
+        kept("warm_users_new", &|user, item| {
+            !inputs.seen.row(user as usize).0.is_empty() && !seen(user, item)
+        }),
         kept("cold_users", &|user, _| inputs.seen.row(user as usize).0.is_empty()),
         kept("cold_items", &|_, item| inputs.popularity.get(item as usize).is_none_or(|users| *users == 0)),
     ];

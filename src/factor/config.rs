@@ -1,5 +1,7 @@
 //! What may be set, its defaults and its bounds.
 
+use std::ops::RangeInclusive;
+
 use serde::{Deserialize, Serialize};
 
 use crate::matrix::Csr;
@@ -35,14 +37,14 @@ impl Default for Config {
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(try_from = "Given")]
 pub struct Keys {
-    /// As in [`Config`].
-    pub rank: usize,
+    /// As in [`Config`]; where open, see [`Keys::rank`].
+    pub rank: Option<usize>,
     /// As in [`Config`].
     pub iterations: usize,
-    /// As in [`Config`]; where open, all pairs together weigh three times what was observed.
+    /// As in [`Config`]; where open, all pairs together weigh ten times what was observed.
     pub unobserved_weight: Option<f64>,
-    /// As in [`Config`]; where open, a hundredth of the observed weight, spread over the pairs that bear on
-    /// an entity.
+    /// As in [`Config`]; where open, a hundredth to a tenth of the observed weight, more where users turned
+    /// to more, spread over the pairs that bear on an entity.
     pub regularization: Option<f64>,
     /// As in [`Config`].
     pub regularization_exponent: f64,
@@ -50,18 +52,35 @@ pub struct Keys {
 
 /// What all pairs weigh together against the observed ones. Values tuned on data from 0.01 % to 5 % dense
 /// lie within a factor of three of this, while the weight of a pair differs a hundredfold.
-const UNOBSERVED_SHARE: f64 = 3.0;
-/// The regularisation of an entity against its observed weight, on average.
-const REGULARIZATION_SHARE: f64 = 0.01;
+const UNOBSERVED_SHARE: f64 = 10.0;
+/// Items of a user at which the regularisation of an entity would be its observed weight, on average, and
+/// the bounds of that share. Of few items a strong pull leaves nothing; of many a weak one leaves noise.
+const REGULARIZATION_ITEMS: f64 = 500.0;
+const REGULARIZATION_SHARES: RangeInclusive<f64> = 0.01..=0.1;
 
 impl Default for Keys {
     fn default() -> Self {
-        let Config { rank, iterations, regularization_exponent, .. } = Config::default();
-        Self { rank, iterations, unobserved_weight: None, regularization: None, regularization_exponent }
+        let Config { iterations, regularization_exponent, .. } = Config::default();
+        Self {
+            rank: None,
+            iterations,
+            unobserved_weight: None,
+            regularization: None,
+            regularization_exponent,
+        }
     }
 }
 
+/// Items that a dimension stands for where the rank is open, and the ranks that it is then among.
+const ITEMS_A_RANK: usize = 160;
+const OPEN_RANKS: RangeInclusive<usize> = 64..=256;
+
 impl Keys {
+    /// The rank for this many items: small catalogues are overfitted by what large ones need.
+    pub fn rank(&self, n_items: usize) -> usize {
+        self.rank.unwrap_or((n_items / ITEMS_A_RANK).clamp(*OPEN_RANKS.start(), *OPEN_RANKS.end()))
+    }
+
     /// The configuration for these interactions.
     pub fn config(&self, interactions: &Csr) -> Config {
         let (n_users, n_items) = (interactions.n_rows(), interactions.n_cols());
@@ -71,14 +90,19 @@ impl Keys {
         let n_pairs = (n_users as f64 * n_items as f64).max(1.0);
         let unobserved_weight = self.unobserved_weight.unwrap_or(UNOBSERVED_SHARE * weight / n_pairs);
         let bearing = interactions.n_entries() as f64 + unobserved_weight * n_pairs;
-        let regularization = self.regularization.unwrap_or(REGULARIZATION_SHARE * weight / bearing);
-        let Self { rank, iterations, regularization_exponent, .. } = *self;
+        let items_a_user = interactions.n_entries() as f64 / n_users.max(1) as f64;
+        let (least, most) = (REGULARIZATION_SHARES.start(), REGULARIZATION_SHARES.end());
+        let share = (items_a_user / REGULARIZATION_ITEMS).clamp(*least, *most);
+        let regularization = self.regularization.unwrap_or(share * weight / bearing);
+        let Self { iterations, regularization_exponent, .. } = *self;
+        let rank = self.rank(n_items);
         Config { rank, iterations, unobserved_weight, regularization, regularization_exponent }
     }
 
     fn check(&self) -> Result<(), ConfigError> {
         let Config { unobserved_weight, regularization, .. } = Config::default();
-        let Self { rank, iterations, regularization_exponent, .. } = *self;
+        let Self { iterations, regularization_exponent, .. } = *self;
+        let rank = self.rank(0);
         let unobserved_weight = self.unobserved_weight.unwrap_or(unobserved_weight);
         let regularization = self.regularization.unwrap_or(regularization);
         Config { rank, iterations, unobserved_weight, regularization, regularization_exponent }.validate()
@@ -153,7 +177,7 @@ impl TryFrom<Given> for Keys {
     fn try_from(given: Given) -> Result<Self, ConfigError> {
         let default = Self::default();
         let keys = Self {
-            rank: given.rank.unwrap_or(default.rank),
+            rank: given.rank,
             iterations: given.iterations.unwrap_or(default.iterations),
             unobserved_weight: given.unobserved_weight,
             regularization: given.regularization,

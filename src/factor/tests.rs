@@ -358,7 +358,7 @@ fn overflow_is_an_error_and_not_an_output() {
 #[test]
 fn configurations_say_what_is_wrong_with_them() {
     assert_eq!(toml::from_str::<Keys>("").unwrap(), Keys::default());
-    assert_eq!(toml::from_str::<Keys>("rank = 8").unwrap(), Keys { rank: 8, ..Keys::default() });
+    assert_eq!(toml::from_str::<Keys>("rank = 8").unwrap(), Keys { rank: Some(8), ..Keys::default() });
     for (text, message) in [
         ("rank = 0", "`rank` is 0, expected an integer from 1 to 512"),
         ("iterations = 0", "`iterations` is 0, expected an integer from 1 to 1000"),
@@ -393,9 +393,9 @@ fn what_a_job_leaves_open_follows_the_data() {
     let interactions =
         Csr::from_coordinates(4, 10, &[0, 1, 2, 3], &[0, 1, 1, 2], &[2.0, 4.0, 1.0, 3.0]).unwrap();
     let config = Keys::default().config(&interactions);
-    // Ten units of weight, forty pairs: all pairs together weigh thirty.
-    assert!((config.unobserved_weight - 0.75).abs() < 1e-12, "{config:?}");
-    assert!((config.regularization - 0.01 * 10.0 / (4.0 + 30.0)).abs() < 1e-12, "{config:?}");
+    // Ten units of weight, forty pairs: all pairs together weigh a hundred.
+    assert!((config.unobserved_weight - 2.5).abs() < 1e-12, "{config:?}");
+    assert!((config.regularization - 0.01 * 10.0 / (4.0 + 100.0)).abs() < 1e-12, "{config:?}");
     let given: Keys = toml::from_str("unobserved_weight = 0.5\nregularization = 0.25").unwrap();
     let config = given.config(&interactions);
     assert_eq!((config.unobserved_weight, config.regularization), (0.5, 0.25));

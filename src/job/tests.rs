@@ -32,14 +32,14 @@ fn paths_are_relative_to_the_job_file() {
     let folder = job.path.parent().unwrap();
     assert_eq!(job.spec.output, folder.join("../out"));
     assert_eq!(job.spec.inputs.events.paths(), [folder.join("../data/events.parquet").to_str().unwrap()]);
-    assert_eq!(job.spec.factors.rank, 32);
+    assert_eq!(job.spec.factors.rank, Some(32));
 }
 
 #[test]
 fn a_set_overrides_a_key_and_makes_missing_tables() {
     let sets = ["factors.rank=8", "ranking.exclude_seen=true", "output=elsewhere", "publish.buckets=2"];
     let job = load_text(JOB, &sets).unwrap();
-    assert_eq!(job.spec.factors.rank, 8);
+    assert_eq!(job.spec.factors.rank, Some(8));
     assert!(job.spec.ranking.exclude_seen);
     assert!(job.spec.output.ends_with("elsewhere"));
     assert_eq!(job.spec.publish.buckets.0, 2);
@@ -55,6 +55,7 @@ fn mistakes_are_shown_with_their_line() {
     refused(&JOB.replace("rank = 32", "rank = = 32"), &[], "rank = = 32");
     refused(&format!("{JOB}\n[publish]\nbuckets = 0\n"), &[], "expected 1 to 1000 buckets");
     refused(JOB, &["factors.rank"], "found no `=`");
+    refused(JOB, &["ranking.without=['stroll']"], "expected sources among factors, content");
     refused(JOB, &["seed.deeper=1"], "`seed` is not a table");
     refused(JOB, &["factors.speed=1"], "unknown field `speed`");
 }

@@ -51,7 +51,7 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { k: 20, users: 5_000, candidates: 100, least_gain: 2e-5, segment_users: 500 }
+        Self { k: 20, users: 5_000, candidates: 100, least_gain: 1e-4, segment_users: 500 }
     }
 }
 

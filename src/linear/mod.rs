@@ -23,6 +23,8 @@
 //! spectral: `iterations · rank · entries` multiply-adds and `8 · rank · n_items` bytes. The room knows
 //! nothing of weights, times or which items may be listed.
 
+use std::ops::RangeInclusive;
+
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -54,8 +56,8 @@ pub struct Config {
     pub walk_beta: f64,
     /// How many steps apart items of a sequence may be; 0 switches it off.
     pub sequence_steps: usize,
-    /// Singular vectors of the low-pass filter; 0 switches it off.
-    pub spectral_rank: usize,
+    /// Singular vectors of the low-pass filter; 0 switches it off. Where open, see [`Config::spectral_rank`].
+    pub spectral_rank: Option<usize>,
     /// Rounds of subspace iteration.
     pub spectral_iterations: usize,
     /// What an item of the history counts for against the one a step later, from above 0 to 1.
@@ -72,7 +74,7 @@ impl Default for Config {
             walk_alpha: 0.5,
             walk_beta: 0.5,
             sequence_steps: 4,
-            spectral_rank: 128,
+            spectral_rank: None,
             spectral_iterations: 5,
             recency: 0.7,
         }
@@ -151,7 +153,10 @@ pub fn fit(
     let cosine = wanted.cosine.then(|| counts::cosine(interactions, &by_item, config));
     let ordered = !steps.is_empty() && config.sequence_steps > 0;
     let sequence = (wanted.sequence && ordered).then(|| sequence::fit(interactions, steps, config));
-    let rank = config.spectral_rank.min(interactions.n_cols() / 2).min(interactions.n_rows() / 2);
+    let rank = config
+        .spectral_rank(interactions.n_cols())
+        .min(interactions.n_cols() / 2)
+        .min(interactions.n_rows() / 2);
     let spectral = match rank {
         rank if rank == 0 || !wanted.spectral => None,
         rank => Some(spectral::fit(interactions, &by_item, rank, config.spectral_iterations, seed)?),
@@ -173,7 +178,17 @@ pub fn project(history: &Csr, inputs: &Dense) -> Dense {
     users
 }
 
+/// Items that a singular vector stands for where the filter's rank is open, and the ranks it is then among.
+const ITEMS_A_VECTOR: usize = 64;
+const OPEN_RANKS: RangeInclusive<usize> = 64..=512;
+
 impl Config {
+    /// The filter's rank for this many items.
+    pub fn spectral_rank(&self, n_items: usize) -> usize {
+        let open = (n_items / ITEMS_A_VECTOR).clamp(*OPEN_RANKS.start(), *OPEN_RANKS.end());
+        self.spectral_rank.unwrap_or(open)
+    }
+
     /// Whether every key is in range.
     ///
     /// # Errors

@@ -41,7 +41,7 @@ fn dense(csr: &Csr) -> Vec<Vec<f64>> {
 }
 
 fn config() -> Config {
-    Config { ease_regularization: 5.0, spectral_rank: 4, spectral_iterations: 40, ..Config::default() }
+    Config { ease_regularization: 5.0, spectral_rank: Some(4), spectral_iterations: 40, ..Config::default() }
 }
 
 /// Ridge regression of each item on the others, by its normal equations, solved plainly.

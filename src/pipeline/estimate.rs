@@ -48,7 +48,7 @@ pub fn plan(job: &Job, options: &Options) -> Result<String, Error> {
     let n_items = items.unwrap_or(events / 10) as f64;
     let sql_s = events as f64 / EVENTS_PER_S;
     let encode_s = if spec.encoder.is_some() && items.is_some() { n_items / TEXTS_PER_S } else { 0.0 };
-    let rank = spec.factors.rank as f64;
+    let rank = spec.factors.rank(n_items as usize) as f64;
     let sweep_flops = 12.0 * events as f64 * rank + 2.0 * n_items * rank * rank;
     let factorize_s = 2.0 * spec.factors.iterations as f64 * sweep_flops / 20e9;
     let sql_mib = f64::from(spec.sql_memory_mib.0) + 300.0;

@@ -32,6 +32,7 @@ pub(super) struct Learned {
     pub(super) recent: Csr,
     pub(super) own: Vec<(Source, Csr)>,
     pub(super) history: History,
+    without: Vec<Source>,
 }
 
 /// Items as the low-pass filter takes them in and gives them out, and users between.
@@ -101,6 +102,7 @@ impl Learned {
         present.extend(self.own.iter().map(|own| own.0));
         present.extend(self.dense().iter().map(|dense| dense.0));
         present.extend(self.linear().iter().map(|linear| linear.0));
+        present.retain(|source| !self.without.contains(source));
         present.sort();
         present
     }
@@ -173,7 +175,9 @@ impl Night<'_> {
         let recent = history.recent(self.job.spec.linear.recency);
         let content = self.content(&recent, &history.searches)?;
         let spec = &self.job.spec;
-        let counts = |source| weights.is_none_or(|weights| weights.counts(source));
+        let without = &spec.ranking.without;
+        let counts =
+            |source| !without.contains(&source) && weights.is_none_or(|weights| weights.counts(source));
         let (interactions, steps) = (&history.interactions, &history.steps);
         let mut models = linear::fit(interactions, steps, wanted(counts), &spec.linear, spec.seed)?;
         let mut spectral = models.spectral.take().map(|matrices| Spectral::new(matrices, &recent));
@@ -196,6 +200,7 @@ impl Night<'_> {
             recent,
             own,
             history,
+            without: without.clone(),
         })
     }
 

@@ -464,7 +464,7 @@ impl<'a> Night<'a> {
             }
             let note = format!(
                 "rank {}, objective {:.6e}",
-                night.job.spec.factors.rank,
+                night.job.spec.factors.rank(ids.items.len()),
                 objectives["full"]["total"].as_f64().unwrap_or(f64::NAN)
             );
             Ok(Report { facts: json!({ "objective": objectives }), note })

@@ -108,7 +108,7 @@ impl Night<'_> {
             let reached = measure(&lesson, &learned, &proposals, &self.job.spec.learning)?;
             let gains: Vec<f64> = reached.iter().zip(&users).map(|(new, old)| new - old).collect();
             let gain = Gain::of(&gains);
-            let (kept, reached_ndcg) = (gain.is_clear(), ndcg + gain.mean);
+            let (kept, reached_ndcg) = (gain.is_clear(), Gain::of(&reached).mean);
             if kept {
                 (users, ndcg, best) = (reached, reached_ndcg, keys);
             } else {

@@ -47,6 +47,8 @@ pub struct Config {
     pub include_cold: bool,
     /// What each source counts for, in standard deviations; learned where the job does not say.
     pub weights: Option<Weights>,
+    /// Sources that are neither fitted for lists nor weighed.
+    pub without: Vec<Source>,
     /// Days after which a user who turned to an item counts half for the trend.
     pub trend_half_life_days: Days,
     /// What lists as a whole must be.
@@ -129,6 +131,7 @@ impl Default for Config {
             exclude_seen: false,
             include_cold: false,
             weights: None,
+            without: Vec::new(),
             trend_half_life_days: Days(7.0),
             rules: Rules::default(),
         }

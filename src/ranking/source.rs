@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use super::Error;
 
 /// Where a score comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub enum Source {
     /// Matrix factorisation.
     Factors,
@@ -97,6 +98,23 @@ impl Source {
     }
 }
 
+impl TryFrom<String> for Source {
+    type Error = Error;
+
+    fn try_from(name: String) -> Result<Self, Error> {
+        Self::weighed().find(|source| source.name() == name).ok_or_else(|| {
+            let known = Self::weighed().map(Self::name).collect::<Vec<_>>().join(", ");
+            Error::Config { problem: format!("expected sources among {known}; found `{name}`") }
+        })
+    }
+}
+
+impl From<Source> for String {
+    fn from(source: Source) -> Self {
+        source.name().to_owned()
+    }
+}
+
 /// What each source counts for, in standard deviations. A source that is not named, or that a run does
 /// not have, counts for nothing.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq)]
@@ -170,13 +188,7 @@ impl TryFrom<BTreeMap<String, f32>> for Weights {
     fn try_from(named: BTreeMap<String, f32>) -> Result<Self, Error> {
         let mut weights = [0.0; N_SOURCES];
         for (name, weight) in named {
-            let Some(source) = Source::weighed().find(|source| source.name() == name) else {
-                let known = Source::weighed().map(Source::name).collect::<Vec<_>>().join(", ");
-                return Err(Error::Config {
-                    problem: format!("expected sources among {known}; found `{name}`"),
-                });
-            };
-            weights[source as usize] = weight;
+            weights[Source::try_from(name)? as usize] = weight;
         }
         Self::new(weights)
     }

@@ -22,9 +22,7 @@ fn shop(split: &str) -> Shop {
         "[encoder]\nmodel = '{}'\n[inputs.users]\npath = 'data/users.parquet'",
         model.display()
     ));
-    let job = std::fs::read_to_string(shop.path("job.toml")).expect("the job");
-    let job = job.replace("test_days = 5", &format!("test_days = 5\nsplit = '{split}'"));
-    std::fs::write(shop.path("job.toml"), job).expect("the job");
+    shop.replace("test_days = 5", &format!("test_days = 5\nsplit = '{split}'"));
     shop.without_weights();
     shop
 }

@@ -65,9 +65,14 @@ buckets = 4
 
     /// Leaves what each source counts for to be learned.
     pub(crate) fn without_weights(&self) {
+        self.replace("weights = { factors = 1.0, popularity = 0.1, history = 0.5 }", "");
+    }
+
+    /// Puts another text in the place of one in the job.
+    pub(crate) fn replace(&self, old: &str, new: &str) {
         let job = std::fs::read_to_string(self.path("job.toml")).expect("the job");
-        let weights = job.lines().find(|line| line.starts_with("weights")).expect("weights");
-        std::fs::write(self.path("job.toml"), job.replace(weights, "")).expect("the job");
+        assert!(job.contains(old), "{old} in {job}");
+        std::fs::write(self.path("job.toml"), job.replace(old, new)).expect("the job");
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
