@@ -1,14 +1,29 @@
 //! `run --dry-run`: the plan, what would be reused, and what it would cost.
 
 use crate::error::Error;
-use crate::job::Job;
+use crate::job::{Job, Spec};
+use crate::lake::input::Input;
 use crate::publish;
+use crate::ranking::Source;
 
 use super::{Options, STAGES, check, run_date};
 
 /// Rates of the reference machine (2 cores, AVX-512), rounded to be safe; the plan says so.
 const EVENTS_PER_S: f64 = 80_000.0;
 const TEXTS_PER_S: f64 = 250.0;
+const FLOPS: f64 = 20e9;
+const FLOPS_F64: f64 = 10e9;
+const ADDITIONS: f64 = 100e6;
+
+/// Where no footer tells how many there are.
+const EVENTS_OF_AN_ITEM: f64 = 10.0;
+const EVENTS_OF_A_USER: f64 = 20.0;
+/// How much larger the mean of users' squared numbers of items is than the square of the mean.
+const SKEW: f64 = 5.0;
+/// Numbers in an embedding, of most models that fit this machine.
+const DIM: f64 = 384.0;
+const BASE_MIB: f64 = 300.0;
+const MIB: f64 = 1_048_576.0;
 
 /// What would run, in the words of `--dry-run`. Reads footers, writes nothing.
 ///
@@ -45,19 +60,116 @@ pub fn plan(job: &Job, options: &Options) -> Result<String, Error> {
         };
         text += &format!("  {stage:<12} {state}\n");
     }
-    let n_items = items.unwrap_or(events / 10) as f64;
+    let (text_of_models, seconds_of_models, mib_of_models) = models(spec, &size(&inputs));
+    text += &text_of_models;
     let sql_s = events as f64 / EVENTS_PER_S;
-    let encode_s = if spec.encoder.is_some() && items.is_some() { n_items / TEXTS_PER_S } else { 0.0 };
-    let rank = spec.factors.rank(n_items as usize) as f64;
-    let sweep_flops = 12.0 * events as f64 * rank + 2.0 * n_items * rank * rank;
-    let factorize_s = 2.0 * spec.factors.iterations as f64 * sweep_flops / 20e9;
-    let sql_mib = f64::from(spec.sql_memory_mib.0) + 300.0;
-    let dims = rank + if encode_s > 0.0 { 384.0 } else { 0.0 };
-    let model_mib = n_items * dims * 4.0 * 4.0 / 1_048_576.0 + events as f64 * 24.0 / 1_048_576.0 + 300.0;
+    let encode_s = match items {
+        Some(items) if spec.encoder.is_some() => items as f64 / TEXTS_PER_S,
+        _ => 0.0,
+    };
+    let memory = (f64::from(spec.sql_memory_mib.0) + BASE_MIB).max(mib_of_models + BASE_MIB);
     text += &format!(
-        "\n  estimate, from rates of a 2-core machine: {:.0} s (behavior {sql_s:.0}, encode at most {encode_s:.0}, factorize {factorize_s:.0}), memory at most {:.1} GiB\n",
-        sql_s + encode_s + factorize_s + 10.0,
-        sql_mib.max(model_mib) / 1024.0
+        "\n  estimate, from rates of a 2-core machine: at most {:.0} s (behavior {sql_s:.0}, encode {encode_s:.0}, models {seconds_of_models:.0}), memory at most {:.1} GiB\n",
+        sql_s + encode_s + seconds_of_models + 10.0,
+        memory / 1024.0
     );
     Ok(text)
+}
+
+/// What footers tell of the night's size.
+struct Size {
+    events: f64,
+    items: f64,
+    users: f64,
+}
+
+fn size(inputs: &check::Inputs) -> Size {
+    let events = inputs.events.rows() as f64;
+    let rows = |input: &Option<Input>| input.as_ref().map(|input| input.rows() as f64);
+    Size {
+        events,
+        items: rows(&inputs.items).unwrap_or(events / EVENTS_OF_AN_ITEM),
+        users: rows(&inputs.users).unwrap_or(events / EVENTS_OF_A_USER),
+    }
+}
+
+/// A model's size as the job or the catalogue sets it, seconds to fit it once, and memory while that goes on.
+struct Bound {
+    source: Source,
+    size: String,
+    seconds: f64,
+    mib: f64,
+}
+
+/// Every model that the job has a use for, as text, and what they take together.
+fn models(spec: &Spec, size: &Size) -> (String, f64, f64) {
+    let weights = spec.ranking.weights;
+    let counts = |source: Source| {
+        let given = weights.is_none_or(|weights| weights.of(source) > 0.0);
+        let of_use = source != Source::Repeat || !spec.ranking.exclude_seen;
+        given && of_use && !spec.ranking.without.contains(&source)
+    };
+    let fits = if weights.is_some() { 2.0 } else { 3.0 };
+    let bounds: Vec<Bound> = bounds(spec, size).into_iter().filter(|bound| counts(bound.source)).collect();
+    let mut text =
+        format!("\n  models, by {:.0} items; each is fitted {fits} times, once a window\n", size.items);
+    for Bound { source, size, seconds, mib } in &bounds {
+        text += &format!(
+            "  {:<12} {size:<32} at most {:>5.0} s {mib:>7.0} MiB\n",
+            source.name(),
+            seconds.max(1.0)
+        );
+    }
+    let seconds = fits * bounds.iter().map(|bound| bound.seconds).sum::<f64>();
+    (text, seconds, bounds.iter().map(|bound| bound.mib).sum())
+}
+
+fn bounds(spec: &Spec, size: &Size) -> Vec<Bound> {
+    let Size { events, items, users } = *size;
+    let linear = &spec.linear;
+    let (rank, sweeps) = (spec.factors.rank(items as usize), spec.factors.iterations);
+    let head = items.min(linear.ease_items as f64);
+    let kept = linear.kept as f64;
+    let together = SKEW * events * (events / users.max(1.0));
+    let steps = 2.0 * linear.sequence_steps as f64;
+    let vectors = linear.spectral_rank(items as usize);
+    let (r, v) = (rank as f64, vectors as f64);
+    let bound = |source, size, seconds, bytes: f64| Bound { source, size, seconds, mib: bytes / MIB };
+    let kept_entries = |touched: f64| 8.0 * touched.min(kept * items);
+    let mut bounds = vec![
+        bound(
+            Source::Factors,
+            format!("rank {rank}, {sweeps} sweeps"),
+            sweeps as f64 * (24.0 * events * r + 2.0 * (items + users) * r * r) / FLOPS,
+            8.0 * r * (items + users) + 12.0 * events,
+        ),
+        bound(
+            Source::Ease,
+            format!("the {head:.0} items most seen"),
+            head.powi(3) / FLOPS_F64,
+            8.0 * head * head + 8.0 * kept.min(head) * head,
+        ),
+    ];
+    for source in [Source::Walk, Source::Cosine] {
+        let size = format!("{kept} neighbours an item");
+        bounds.push(bound(source, size, together / ADDITIONS, kept_entries(together)));
+    }
+    bounds.push(bound(
+        Source::Sequence,
+        format!("{} steps, {kept} neighbours", linear.sequence_steps),
+        steps * events / ADDITIONS,
+        kept_entries(steps * events),
+    ));
+    bounds.push(bound(
+        Source::Spectral,
+        format!("rank {vectors}, {} iterations", linear.spectral_iterations),
+        linear.spectral_iterations as f64 * (4.0 * events * v + 4.0 * items * v * v) / FLOPS_F64,
+        8.0 * v * (2.0 * items + users),
+    ));
+    bounds.push(bound(Source::Repeat, "what users bought before".to_owned(), 1.0, 24.0 * events));
+    if spec.encoder.is_some() {
+        let size = "embeddings of items and users".to_owned();
+        bounds.push(bound(Source::Content, size, 1.0, 8.0 * DIM * (items + users)));
+    }
+    bounds
 }

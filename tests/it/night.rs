@@ -291,3 +291,27 @@ fn rules_shape_lists_and_lists_stay_full() {
         assert!(scores.windows(2).all(|pair| pair[0] >= pair[1]), "{scores:?}");
     }
 }
+
+#[test]
+fn a_dry_run_says_what_each_model_would_cost_and_writes_nothing() {
+    let shop = Shop::new(2_000, 0.0);
+    let plan = |more: &[&str]| {
+        let args: Vec<&str> = ["run", "job.toml", "--dry-run"].iter().chain(more).copied().collect();
+        let output = shop.lamplighter(&args);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let given = plan(&[]);
+    assert!(given.contains("models, by 200 items; each is fitted 2 times"), "{given}");
+    assert!(given.contains("factors      rank 16, 4 sweeps"), "{given}");
+    assert!(!given.contains("ease"), "a source without weight is not fitted:\n{given}");
+
+    shop.without_weights();
+    let learned = plan(&["--set", "ranking.without=['walk']"]);
+    assert!(learned.contains("each is fitted 3 times"), "{learned}");
+    assert!(learned.contains("ease         the 200 items most seen"), "{learned}");
+    assert!(learned.contains("repeat"), "{learned}");
+    assert!(!learned.contains("walk"), "{learned}");
+    assert!(!plan(&["--set", "ranking.exclude_seen=true"]).contains("repeat"));
+    assert!(!shop.path("out").exists(), "nothing may be written");
+}
