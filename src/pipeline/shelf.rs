@@ -29,8 +29,6 @@ pub(super) struct Shelf {
     bias: Option<Vec<f32>>,
 }
 
-/// How much longer than a list its first pool is.
-const POOL: usize = 4;
 /// Neighbours that an item's near-duplicates are looked for among.
 const NEIGHBOURS: usize = 50;
 
@@ -98,7 +96,7 @@ impl Shelf {
         };
         let mut lists: Vec<Listed> = vec![Listed::default(); users.len()];
         let mut short: Vec<usize> = (0..users.len()).collect();
-        let mut pool = top_k.saturating_mul(POOL);
+        let mut pool = self.rules.pool(top_k);
         while !short.is_empty() {
             let some: Vec<u32> = short.iter().map(|at| users[*at]).collect();
             let found = retrieve(fusion, learned, eligible, &some, pool, exclude_seen)?;

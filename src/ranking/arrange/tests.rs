@@ -62,13 +62,53 @@ fn near_duplicates_never_share_a_list() {
     assert_eq!(items(&shelf().arrange(&rules, &[], 3)), [0, 2, 3]);
 }
 
+/// Three pages of items that point the way `likes` says, the first the best.
+fn diverse(likes: impl Fn(usize) -> [f32; 2], top_k: usize) -> Vec<usize> {
+    let n_items = 6 * PAGE;
+    let vectors = Dense::from_vec(n_items, 2, (0..n_items).flat_map(likes).collect()).unwrap();
+    let traits = Traits { categories: &[], brands: &[], groups: &[], vectors: &vectors };
+    let rules = Rules { diversity: 0.5, ..Rules::default() };
+    let pool: Vec<u32> = (0..n_items as u32).collect();
+    let scores: Vec<f32> = pool.iter().map(|item| -(*item as f32)).collect();
+    let list = rules.arrange(&traits, (&pool, &scores), &[], top_k);
+    list.into_iter().map(|row| row.0 as usize).collect()
+}
+
 #[test]
 fn diversity_prefers_the_unlike_and_scores_never_rise() {
-    let rules = Rules { diversity: 0.6, ..Rules::default() };
+    let rules = Rules { diversity: 0.9, ..Rules::default() };
     let list = shelf().arrange(&rules, &[], 4);
-    // After item 0 the items around it count for little, after item 3 what points the other way for more.
-    assert_eq!(items(&list), [0, 3, 5, 1]);
-    assert_eq!(list.iter().map(|row| row.1).collect::<Vec<_>>(), [8.0, 7.0, 7.0, 7.0]);
+    // Item 5 points away from item 0: 0.1 · 2/7 + 0.9 · 0.99/20 is more than 0.1 · 6/7 - 0.9 · 1/20 for item 1.
+    assert_eq!(items(&list), [0, 5, 1, 3]);
+    assert_eq!(list.iter().map(|row| row.1).collect::<Vec<_>>(), [8.0, 7.0, 7.0, 5.0]);
+}
+
+#[test]
+fn diversity_leaves_the_first_ranks_and_mixes_the_later_ones() {
+    let half = |item: usize| if item < 2 * PAGE { [1.0, 0.0] } else { [0.0, 1.0] };
+    let list = diverse(half, PAGE);
+    assert_eq!(list[..8], [0, 1, 2, 3, 4, 5, 6, 7], "likeness counts for little while the page is short");
+    assert!((5..=9).contains(&list.iter().filter(|item| **item >= 2 * PAGE).count()), "{list:?}");
+}
+
+#[test]
+fn what_left_the_page_no_longer_counts() {
+    let kind = |item: usize| if item <= PAGE { [1.0, 0.0] } else { [0.0, 1.0] };
+    let list = diverse(kind, 2 * PAGE);
+    let alike = |at: usize| {
+        let page = &list[at.saturating_sub(PAGE)..at];
+        page.iter().filter(|item| kind(**item) == kind(list[at])).count()
+    };
+    assert!(
+        (PAGE..2 * PAGE).all(|at| (7..=13).contains(&alike(at))),
+        "both kinds share every page: {list:?}"
+    );
+}
+
+#[test]
+fn a_page_does_not_depend_on_how_long_the_list_is() {
+    let three = |item: usize| [[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]][item % 7 % 3];
+    assert_eq!(diverse(three, PAGE), diverse(three, 3 * PAGE)[..PAGE]);
 }
 
 #[test]
