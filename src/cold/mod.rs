@@ -72,15 +72,24 @@ impl Lookalikes {
 
     /// An item-item model with cold items' columns.
     pub fn fill_columns(&self, model: &Csr) -> Csr {
-        let takers = self.shares.transpose();
         let most = |row: usize| model.row(row).1.iter().copied().fold(0.0, f32::max);
+        self.fill(model, |row| Some((row as u32, most(row))))
+    }
+
+    /// The same of a model whose rows are users.
+    pub fn fill_columns_of_users(&self, model: &Csr) -> Csr {
+        self.fill(model, |_| None)
+    }
+
+    /// `itself` is what a row says of its own item.
+    fn fill(&self, model: &Csr, itself: impl Fn(usize) -> Option<(u32, f32)>) -> Csr {
+        let takers = self.shares.transpose();
         let mut of_column = vec![0f64; model.n_cols()];
         let mut rows: Vec<Vec<(u32, f32)>> = Vec::with_capacity(model.n_rows());
         for row in 0..model.n_rows() {
             let (items, values) = model.row(row);
             let mut entries: Vec<(u32, f32)> = items.iter().copied().zip(values.iter().copied()).collect();
-            let itself = (row as u32, most(row));
-            for (item, value) in entries.clone().into_iter().chain([itself]) {
+            for (item, value) in entries.clone().into_iter().chain(itself(row)) {
                 of_column[item as usize] += f64::from(value).powi(2);
                 let (cold, shares) = takers.row(item as usize);
                 entries.extend(cold.iter().zip(shares).map(|(cold, share)| (*cold, share * value)));

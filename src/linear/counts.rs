@@ -6,9 +6,12 @@ use crate::matrix::Csr;
 
 use super::{Config, prune};
 
-/// `D^-α X' U^-1 X D^-β` without its diagonal.
+/// How strongly users of many items are held back: with 1 they would say little of any two.
+const USER_EXPONENT: f64 = 0.75;
+
+/// `D^-α X' U^-¾ X D^-β` without its diagonal.
 pub(super) fn walk(by_user: &Csr, by_item: &Csr, config: &Config) -> Csr {
-    let per_user = |user: usize| 1.0 / by_user.row(user).0.len() as f64;
+    let per_user = |user: usize| (by_user.row(user).0.len() as f64).powf(-USER_EXPONENT);
     let degree = |item: usize| by_item.row(item).0.len() as f64;
     shared(by_user, by_item, config.kept, per_user, |item, other, weight| {
         weight / (degree(item).powf(config.walk_alpha) * degree(other).powf(config.walk_beta))

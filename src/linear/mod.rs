@@ -7,20 +7,25 @@
 //! - **ease**: the ridge regression of every item on all others without itself, in closed form,
 //!   `M = I - P / diag(P)`, `P = (X'X + λI)^-1` (Steck, "Embarrassingly shallow autoencoders for sparse
 //!   data", 2019). Dense and cubic in the items, so only the `ease_items` with the most users take part.
-//! - **walk**: the linear graph filter `D^-α X' U^-1 X D^-β`, `U` and `D` the degrees of users and
-//!   items: with `α = 1` the two-step random walk RP³β (Paudel et al., "Updatable, accurate, diverse
-//!   and scalable recommendations for interactive applications", 2017), with `α = β = ½` the first-order
-//!   filter of GF-CF (Shen et al., "How powerful is graph convolution for recommendation?", 2021).
+//! - **walk**: the linear graph filter `D^-α X' U^-¾ X D^-β`, `U` and `D` the degrees of users and
+//!   items. With `U^-1` and `α = 1` it is the two-step random walk RP³β (Paudel et al., "Updatable, accurate,
+//!   diverse and scalable recommendations for interactive applications", 2017), with `U^-1` and
+//!   `α = β = ½` the first-order filter of GF-CF (Shen et al., "How powerful is graph convolution for
+//!   recommendation?", 2021); users of many items say more than they would then.
 //! - **cosine**: item-kNN with shrinkage (Sarwar et al., 2001; Deshpande and Karypis, 2004).
 //! - **sequence**: what follows what, a few steps apart, either side normalised by its own frequency.
 //! - **spectral**: the ideal low-pass filter `D^-½ Q Q' D^½`, `Q` the leading right singular vectors of
-//!   the normalised interactions (GF-CF's second part). Kept as two thin matrices, `D^-½ Q` and `D^½ Q`.
+//!   the interactions `U^-⅖ X D^-½` (GF-CF's second part, but for `U`'s exponent of ½ there). Kept as two
+//!   thin matrices, `D^-½ Q` and `D^½ Q`.
+//! - **peers**: user-kNN, the one model whose rows are users: applied to a user's nearest neighbours, it
+//!   gives what they turned to.
 //!
 //! A sparse matrix keeps the `kept` largest magnitudes of a row. Everything is a function of the input
 //! and the seed alone: blocks are fixed, sums are ordered, ties go to the smaller index.
 //!
 //! **Cost.** ease: `n³` flops and `8 n²` bytes for `n = ease_items`; walk and cosine: `Σ_u |u|²` additions;
-//! spectral: `iterations · rank · entries` multiply-adds and `8 · rank · n_items` bytes. The room knows
+//! peers: `Σ_i d_i²` additions up to a bound, and `8 · peers · n_users` bytes; spectral:
+//! `iterations · rank · entries` multiply-adds and `8 · rank · n_items` bytes. The room knows
 //! nothing of weights, times or which items may be listed.
 
 use std::ops::RangeInclusive;
@@ -32,6 +37,7 @@ use crate::matrix::{Csr, Dense};
 
 mod counts;
 mod ease;
+mod peers;
 mod sequence;
 mod spectral;
 
@@ -48,6 +54,8 @@ pub struct Config {
     pub ease_regularization: f64,
     /// Entries a sparse model keeps of each row.
     pub kept: usize,
+    /// Neighbours of a user; fewer where there are very many users, and 0 switches them off.
+    pub peers: usize,
     /// Added to the denominator of a cosine.
     pub shrinkage: f64,
     /// How strongly the walk leaves frequent items' history out.
@@ -70,9 +78,10 @@ impl Default for Config {
             ease_items: 8_192,
             ease_regularization: 300.0,
             kept: 512,
+            peers: 300,
             shrinkage: 20.0,
             walk_alpha: 0.5,
-            walk_beta: 0.5,
+            walk_beta: 0.3,
             sequence_steps: 4,
             spectral_rank: None,
             spectral_iterations: 5,
@@ -81,7 +90,7 @@ impl Default for Config {
     }
 }
 
-/// Item-item models, each `n_items × n_items`, rows the history's items. See the [room](self).
+/// Item-item models, each `n_items × n_items`, rows the history's items, and peers. See the [room](self).
 #[derive(Clone, Debug)]
 pub struct Models {
     /// EASE, where it is on.
@@ -94,6 +103,8 @@ pub struct Models {
     pub sequence: Option<Csr>,
     /// `D^-½ Q` and `D^½ Q`, where it is on.
     pub spectral: Option<(Dense, Dense)>,
+    /// Each user's neighbours, `n_users × n_users`, and what they turned to, `n_users × n_items`.
+    pub peers: Option<(Csr, Csr)>,
 }
 
 /// Which models somebody has a use for.
@@ -109,11 +120,14 @@ pub struct Wanted {
     pub sequence: bool,
     /// The low-pass filter.
     pub spectral: bool,
+    /// User-kNN.
+    pub peers: bool,
 }
 
 impl Wanted {
     /// All of them.
-    pub const ALL: Self = Self { ease: true, walk: true, cosine: true, sequence: true, spectral: true };
+    pub const ALL: Self =
+        Self { ease: true, walk: true, cosine: true, sequence: true, spectral: true, peers: true };
 }
 
 /// Why models could not be fitted.
@@ -161,7 +175,8 @@ pub fn fit(
         rank if rank == 0 || !wanted.spectral => None,
         rank => Some(spectral::fit(interactions, &by_item, rank, config.spectral_iterations, seed)?),
     };
-    Ok(Models { ease, walk, cosine, sequence, spectral })
+    let peers = (wanted.peers && config.peers > 0).then(|| peers::fit(interactions, &by_item, config));
+    Ok(Models { ease, walk, cosine, sequence, spectral, peers })
 }
 
 /// Users in the space of a low-pass filter: `Σ_j h_uj · inputs_j`, `n_users × rank`.
@@ -182,7 +197,15 @@ pub fn project(history: &Csr, inputs: &Dense) -> Dense {
 const ITEMS_A_VECTOR: usize = 64;
 const OPEN_RANKS: RangeInclusive<usize> = 64..=512;
 
+/// Neighbours that all users have together, at most.
+const MOST_NEIGHBOURS: usize = 30_000_000;
+
 impl Config {
+    /// The neighbours of a user among this many.
+    pub fn peers(&self, n_users: usize) -> usize {
+        self.peers.min((MOST_NEIGHBOURS / n_users.max(1)).max(10))
+    }
+
     /// The filter's rank for this many items.
     pub fn spectral_rank(&self, n_items: usize) -> usize {
         let open = (n_items / ITEMS_A_VECTOR).clamp(*OPEN_RANKS.start(), *OPEN_RANKS.end());

@@ -9,6 +9,8 @@ use super::Error;
 
 /// Rows a task multiplies.
 const ROWS: usize = 512;
+/// How strongly users of many items are held back. Less than the symmetric ½: they span more of the space.
+const USER_EXPONENT: f64 = 0.4;
 
 /// `D^-½ Q` and `D^½ Q`, `n_items × rank` each. A low-pass filter `Q Q'` is the same for every basis of
 /// the subspace, so `Q` is orthonormalised and not rotated to the singular vectors themselves
@@ -21,9 +23,10 @@ pub(super) fn fit(
     seed: u64,
 ) -> Result<(Dense, Dense), Error> {
     let (n_users, n_items) = (by_user.n_rows(), by_user.n_cols());
-    let root = |n: usize| if n == 0 { 0.0 } else { 1.0 / (n as f64).sqrt() };
-    let user_scale: Vec<f64> = (0..n_users).map(|user| root(by_user.row(user).0.len())).collect();
-    let item_scale: Vec<f64> = (0..n_items).map(|item| root(by_item.row(item).0.len())).collect();
+    let power = |n: usize, exponent: f64| if n == 0 { 0.0 } else { (n as f64).powf(-exponent) };
+    let user_scale: Vec<f64> =
+        (0..n_users).map(|user| power(by_user.row(user).0.len(), USER_EXPONENT)).collect();
+    let item_scale: Vec<f64> = (0..n_items).map(|item| power(by_item.row(item).0.len(), 0.5)).collect();
     let mut q = start(n_items, rank, seed);
     for _ in 0..iterations.max(1) {
         orthonormalize(&mut q, rank)?;

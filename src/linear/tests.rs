@@ -118,9 +118,10 @@ fn walk_and_cosine_are_their_formulas() {
         for j in (0..30).filter(|j| *j != i) {
             let both: f64 = x.iter().map(|user| user[i] * user[j]).sum();
             let walked: f64 =
-                x.iter().map(|user| user[i] * user[j] / user.iter().sum::<f64>().max(1.0)).sum();
+                x.iter().map(|user| user[i] * user[j] / user.iter().sum::<f64>().max(1.0).powf(0.75)).sum();
+            let held_back = degree(i).powf(0.5) * degree(j).powf(0.3);
             let root = (degree(i) * degree(j)).sqrt();
-            let expected = if both > 0.0 { (walked / root, both / (root + 20.0)) } else { (0.0, 0.0) };
+            let expected = if both > 0.0 { (walked / held_back, both / (root + 20.0)) } else { (0.0, 0.0) };
             assert!((walk[i][j] - expected.0).abs() < 1e-6);
             assert!((cosine[i][j] - expected.1).abs() < 1e-6);
         }
@@ -128,12 +129,52 @@ fn walk_and_cosine_are_their_formulas() {
     }
 }
 
+/// The largest eigenvalue by power iteration; takes its part out of the matrix.
+fn deflate(matrix: &mut [Vec<f64>]) -> f64 {
+    let n = matrix.len();
+    let mut vector: Vec<f64> = (0..n).map(|at| 1.0 + (at as f64).sin()).collect();
+    let mut value = 0.0;
+    for _ in 0..5_000 {
+        let image: Vec<f64> =
+            matrix.iter().map(|row| row.iter().zip(&vector).map(|(a, b)| a * b).sum()).collect();
+        value = image.iter().map(|x| x * x).sum::<f64>().sqrt();
+        vector = image.iter().map(|x| x / value).collect();
+    }
+    for (i, row) in matrix.iter_mut().enumerate() {
+        row.iter_mut().zip(&vector).for_each(|(entry, other)| *entry -= value * vector[i] * other);
+    }
+    value
+}
+
+#[test]
+fn peers_are_users_with_the_same_rare_items_and_give_what_they_turned_to() {
+    // Users 0 and 1 share rare items 3 and 4, user 2 shares with user 0 what everybody has.
+    let rows: [&[u32]; 6] = [&[0, 3, 4], &[0, 3, 4, 5], &[0, 1], &[0, 1], &[0, 2], &[2]];
+    let cells = rows.iter().zip(0u32..).flat_map(|(items, user)| items.iter().map(move |item| (user, *item)));
+    let (users, items): (Vec<u32>, Vec<u32>) = cells.unzip();
+    let interactions = Csr::from_coordinates(6, 6, &users, &items, &vec![1.0; users.len()]).unwrap();
+    let config = Config { peers: 2, ..config() };
+    let (neighbours, of_users) = fit(&interactions, &[], Wanted::ALL, &config, 1).unwrap().peers.unwrap();
+    let similarity =
+        |items: &[f64], n: f64| items.iter().map(|degree| degree.powf(-0.5)).sum::<f64>() / n.sqrt();
+    let nearest = similarity(&[5.0, 2.0, 2.0], 4.0);
+    let second = (similarity(&[5.0], 2.0) / nearest).powi(2);
+    assert_eq!(neighbours.row(0).0, [1, 2], "of the equals 2, 3 and 4 the first is kept");
+    for (found, expected) in neighbours.row(0).1.iter().zip([1.0, second]) {
+        assert!((f64::from(*found) - expected).abs() < 1e-6, "{found} against {expected}");
+    }
+    assert_eq!(neighbours.row(5).0, [4], "nobody else has item 2");
+    assert_eq!(of_users.row(1).0, rows[1]);
+    assert!((of_users.row(1).1[0] - 5f32.powf(-0.1)).abs() < 1e-6 && of_users.row(1).1[3] == 1.0);
+    let off = Config { peers: 0, ..config };
+    assert!(fit(&interactions, &[], Wanted::ALL, &off, 1).unwrap().peers.is_none());
+    assert_eq!((Config::default().peers(1_000), Config::default().peers(1_000_000)), (300, 30));
+}
+
 #[test]
 fn the_spectral_filter_projects_onto_what_the_interactions_span_most() {
     let (interactions, _) = shop();
     let (inputs, outputs) = fit(&interactions, &[], Wanted::ALL, &config(), 1).unwrap().spectral.unwrap();
-    // The leading singular vector is known: entries are the roots of the degrees, for a connected graph.
-    let degrees: Vec<f64> = dense(&interactions.transpose()).iter().map(|row| row.iter().sum()).collect();
     let project = |h: &[f64]| -> Vec<f64> {
         let mut inner = [0.0; 4];
         for (item, weight) in h.iter().enumerate() {
@@ -145,10 +186,24 @@ fn the_spectral_filter_projects_onto_what_the_interactions_span_most() {
             .map(|item| outputs.row(item).iter().zip(inner).map(|(value, x)| f64::from(*value) * x).sum())
             .collect()
     };
-    let fixed = project(&degrees);
-    for (found, expected) in fixed.iter().zip(&degrees) {
-        assert!((found - expected).abs() < 1e-3 * expected.max(1.0), "{found} against {expected}");
+    // Σ_u u_i u_j / |u|^⅘, both sides normalised: what is projected onto spans the most of it that four
+    // directions can, the sum of its four largest eigenvalues.
+    let x = dense(&interactions);
+    let degree = |item: usize| x.iter().map(|user| user[item]).sum::<f64>().max(1.0);
+    let shared = |i: usize, j: usize| -> f64 {
+        let users = x.iter().map(|user| user[i] * user[j] / user.iter().sum::<f64>().max(1.0).powf(0.8));
+        users.sum::<f64>() / (degree(i) * degree(j)).sqrt()
+    };
+    let mut matrix: Vec<Vec<f64>> = (0..30).map(|i| (0..30).map(|j| shared(i, j)).collect()).collect();
+    let mut spanned = 0.0;
+    for item in 0..30 {
+        let unit: Vec<f64> = (0..30).map(|other| f64::from(u8::from(other == item))).collect();
+        let column = project(&unit);
+        let scaled = |other: usize| column[other] * (degree(item) / degree(other)).sqrt();
+        spanned += (0..30).map(|other| scaled(other) * matrix[item][other]).sum::<f64>();
     }
+    let largest: f64 = (0..4).map(|_| deflate(&mut matrix)).sum();
+    assert!((spanned - largest).abs() < 1e-3 * largest, "{spanned} against {largest}");
     // A projection changes nothing the second time.
     let mut one = vec![0.0; 30];
     one[7] = 1.0;
@@ -186,7 +241,7 @@ fn rows_keep_their_largest_magnitudes_and_results_do_not_depend_on_threads() {
     };
     let (one, two) = (fitted(1), fitted(2));
     assert_eq!((&one.ease, &one.walk, &one.spectral), (&two.ease, &two.walk, &two.spectral));
-    assert_eq!((&one.cosine, &one.sequence), (&two.cosine, &two.sequence));
+    assert_eq!((&one.cosine, &one.sequence, &one.peers), (&two.cosine, &two.sequence, &two.peers));
     let whole = dense(
         fit(&interactions, &steps, Wanted::ALL, &Config { kept: 30, ..config.clone() }, 1)
             .unwrap()

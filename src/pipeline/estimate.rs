@@ -154,6 +154,14 @@ fn bounds(spec: &Spec, size: &Size) -> Vec<Bound> {
         let size = format!("{kept} neighbours an item");
         bounds.push(bound(source, size, together / ADDITIONS, kept_entries(together)));
     }
+    let peers = linear.peers(users as usize);
+    let pairs = (SKEW * events * (events / items.max(1.0))).min(4e9);
+    bounds.push(bound(
+        Source::Peers,
+        format!("{peers} neighbours a user"),
+        pairs / ADDITIONS,
+        8.0 * (peers as f64 * users + events),
+    ));
     bounds.push(bound(
         Source::Sequence,
         format!("{} steps, {kept} neighbours", linear.sequence_steps),

@@ -53,7 +53,6 @@ impl Learned {
         ranking::Sources {
             dense: self.dense(),
             linear: self.linear(),
-            recent: &self.recent,
             own: self.own.iter().map(|(source, own)| (*source, own)).collect(),
             bias: None,
             ruled: false,
@@ -76,14 +75,19 @@ impl Learned {
         pairs.into_iter().filter_map(|(source, pair)| pair.map(|pair| (source, pair.0, pair.1))).collect()
     }
 
-    fn linear(&self) -> Vec<(Source, &Csr)> {
-        let models = [
+    fn linear(&self) -> Vec<ranking::Linear<'_>> {
+        let of_history = [
             (Source::Ease, self.linear.ease.as_ref()),
             (Source::Walk, self.linear.walk.as_ref()),
             (Source::Cosine, self.linear.cosine.as_ref()),
             (Source::Sequence, self.linear.sequence.as_ref()),
         ];
-        models.into_iter().filter_map(|(source, model)| model.map(|model| (source, model))).collect()
+        let of_history = of_history.into_iter().filter_map(|(source, model)| {
+            model.map(|model| ranking::Linear { source, from: &self.recent, model })
+        });
+        let peers = self.linear.peers.as_ref();
+        let peers = peers.map(|(from, model)| ranking::Linear { source: Source::Peers, from, model });
+        of_history.chain(peers).collect()
     }
 
     /// Whether anything is known of a user that a list could rest on: items, or words.
@@ -101,7 +105,7 @@ impl Learned {
         let mut present = vec![Source::Popularity];
         present.extend(self.own.iter().map(|own| own.0));
         present.extend(self.dense().iter().map(|dense| dense.0));
-        present.extend(self.linear().iter().map(|linear| linear.0));
+        present.extend(self.linear().iter().map(|linear| linear.source));
         present.retain(|source| !self.without.contains(source));
         present.sort();
         present
@@ -141,6 +145,7 @@ pub(super) fn wanted(counts: impl Fn(Source) -> bool) -> linear::Wanted {
         cosine: counts(Source::Cosine),
         sequence: counts(Source::Sequence),
         spectral: counts(Source::Spectral),
+        peers: counts(Source::Peers),
     }
 }
 
@@ -188,6 +193,9 @@ impl Night<'_> {
             outputs.into_iter().chain([&mut factors.1]).for_each(|items| lookalikes.fill_rows(items));
             for model in [&mut models.ease, &mut models.walk, &mut models.cosine, &mut models.sequence] {
                 *model = model.take().map(|model| lookalikes.fill_columns(&model));
+            }
+            if let Some((_, items)) = &mut models.peers {
+                *items = lookalikes.fill_columns_of_users(items);
             }
         }
         let own = self.own(window, &history, counts(Source::Repeat))?;

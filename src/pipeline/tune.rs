@@ -202,7 +202,7 @@ impl Part {
             Self::Factors(_) => vec![Source::Factors],
             Self::Recent(..) => {
                 let recent = |source: &Source| {
-                    !matches!(source, Source::Factors | Source::Popularity | Source::Trend)
+                    !matches!(source, Source::Factors | Source::Popularity | Source::Trend | Source::Peers)
                         && !learned.own.iter().any(|own| own.0 == *source)
                 };
                 learned.present().into_iter().filter(recent).collect()
@@ -249,6 +249,7 @@ impl Learned {
                     Source::Ease => std::mem::swap(&mut there.ease, &mut models.ease),
                     Source::Walk => std::mem::swap(&mut there.walk, &mut models.walk),
                     Source::Cosine => std::mem::swap(&mut there.cosine, &mut models.cosine),
+                    Source::Peers => std::mem::swap(&mut there.peers, &mut models.peers),
                     _ => std::mem::swap(&mut there.sequence, &mut models.sequence),
                 }
                 Part::Linear(source, models)

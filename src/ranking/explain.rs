@@ -6,7 +6,7 @@ use crate::matrix::{Csr, Dense};
 
 use super::fusion::Fusion;
 use super::spread::Spread;
-use super::{N_SOURCES, Source};
+use super::{Linear, N_SOURCES, Source};
 
 /// One row of a list, explained.
 #[derive(Clone, Debug, PartialEq)]
@@ -81,11 +81,11 @@ impl Fusion<'_> {
         let constants = self.query(user, &mut query);
         let mut contributions = vec![constants; items.len()];
         let mut constant: f32 = constants.iter().sum();
-        for (source, weight, model) in self.linear(user) {
-            spread.apply(self.sources.recent.row(user), model);
+        for (weight, Linear { source, from, model }) in self.linear(user) {
+            spread.apply(from.row(user), model);
             let (mean, scale) = self.standard(spread, weight);
             for (item, contributions) in items.iter().zip(&mut contributions) {
-                contributions[source as usize] = (spread.of(*item) - mean) * scale;
+                contributions[*source as usize] = (spread.of(*item) - mean) * scale;
             }
             constant -= mean * scale;
             spread.drain(|_, _| {});
@@ -137,8 +137,8 @@ impl Fusion<'_> {
             best_by_cosine(self.sources.dense[at].2, &self.norms[at], item, history)
         };
         let by_model = |source: Source| {
-            let (_, model) = self.sources.linear.iter().find(|linear| linear.0 == source)?;
-            best_by_model(model, item, history)
+            let linear = self.sources.linear.iter().find(|linear| linear.source == source)?;
+            best_by_model(linear.model, item, history)
         };
         let because = |item: u32| Reason::Because { item };
         let similar = |item: u32| Reason::Similar { item };
@@ -150,7 +150,7 @@ impl Fusion<'_> {
             Source::Sequence => by_model(strongest).map(|item| Reason::Follows { item }),
             Source::Ease | Source::Walk | Source::Cosine => by_model(strongest).map(because),
             Source::Spectral => by_vectors(strongest).map(because),
-            Source::Factors | Source::History | Source::Repeat => by_behavior(),
+            Source::Factors | Source::History | Source::Repeat | Source::Peers => by_behavior(),
         };
         found.or_else(by_behavior).or_else(by_content).unwrap_or(popular)
     }

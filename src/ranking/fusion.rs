@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use crate::matrix::{Csr, Dense};
 
 use super::spread::Spread;
-use super::{Error, Mix, N_SOURCES, Source, Sources, Weights};
+use super::{Error, Linear, Mix, N_SOURCES, Source, Sources, Weights};
 
 /// Sources fused for retrieval. See the [room](super).
 pub struct Fusion<'a> {
@@ -42,7 +42,6 @@ impl<'a> Fusion<'a> {
         rows("segments", n_users, sources.segments.len())?;
         rows("popularity", n_items, sources.popularity.n_rows())?;
         rows("eligible", n_items, sources.eligible.len())?;
-        rows("recent", n_users, sources.recent.n_rows())?;
         for (source, users, items) in &sources.dense {
             rows(source.name(), n_users, users.n_rows())?;
             rows(source.name(), n_items, items.n_rows())?;
@@ -54,8 +53,9 @@ impl<'a> Fusion<'a> {
                 });
             }
         }
-        for (source, model) in &sources.linear {
-            rows(source.name(), n_items, model.n_rows())?;
+        for Linear { source, from, model } in &sources.linear {
+            rows(source.name(), n_users, from.n_rows())?;
+            rows(source.name(), from.n_cols(), model.n_rows())?;
             rows(source.name(), n_items, model.n_cols())?;
         }
         for (source, own) in &sources.own {
@@ -116,7 +116,7 @@ impl<'a> Fusion<'a> {
     /// The sparse scores of some users: of their own items and of what those speak for. `None` where
     /// neither counts for anybody.
     pub fn sparse(&self, users: &[u32]) -> Option<Csr> {
-        let linear = self.sources.linear.iter().map(|(source, _)| *source);
+        let linear = self.sources.linear.iter().map(|linear| linear.source);
         if !linear.chain(self.sources.own.iter().map(|own| own.0)).any(|source| self.mix.counts(source)) {
             return None;
         }
@@ -125,8 +125,8 @@ impl<'a> Fusion<'a> {
             || (Spread::new(n_items), Spread::new(n_items)),
             |(one, all), user| {
                 let user = *user as usize;
-                for (_, weight, model) in self.linear(user) {
-                    one.apply(self.sources.recent.row(user), model);
+                for (weight, Linear { from, model, .. }) in self.linear(user) {
+                    one.apply(from.row(user), model);
                     let (_, scale) = self.standard(one, weight);
                     one.drain(|item, score| all.add(item, score * scale));
                 }
@@ -144,25 +144,17 @@ impl<'a> Fusion<'a> {
     }
 
     /// The linear sources that count for a user.
-    pub(super) fn linear(&self, user: usize) -> impl Iterator<Item = (Source, f32, &Csr)> {
-        self.counting(user, &self.sources.linear)
+    pub(super) fn linear(&self, user: usize) -> impl Iterator<Item = (f32, &Linear<'_>)> {
+        let weights = self.weights(user);
+        let linear = self.sources.linear.iter().map(|linear| (weights.of(linear.source), linear));
+        linear.filter(|part| part.0 > 0.0)
     }
 
     /// The sources of a user's own items that count for the user.
     pub(super) fn own(&self, user: usize) -> impl Iterator<Item = (Source, f32, &Csr)> {
-        self.counting(user, &self.sources.own)
-    }
-
-    fn counting<'b>(
-        &'b self,
-        user: usize,
-        sources: &'b [(Source, &Csr)],
-    ) -> impl Iterator<Item = (Source, f32, &'b Csr)> {
         let weights = self.weights(user);
-        sources
-            .iter()
-            .map(|(source, model)| (*source, weights.of(*source), *model))
-            .filter(|part| part.1 > 0.0)
+        let own = self.sources.own.iter().map(|(source, own)| (*source, weights.of(*source), *own));
+        own.filter(|part| part.1 > 0.0)
     }
 
     fn weights(&self, user: usize) -> &Weights {

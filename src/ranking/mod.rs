@@ -12,8 +12,8 @@
 //! users compare. What speaks for the user's own items is sparse and enters as it is, from 0 to `weight`.
 //! Weights may differ by segment: each user's vector is scaled by those of the user's own.
 //!
-//! Linear models of the history ([`crate::linear`]) are applied to the user's recent history, item by
-//! item, and standardised like the dense sources; what they add is sparse, since an item that no item of
+//! Linear models ([`crate::linear`]) are applied to the user's recent history or neighbours, row by
+//! row, and standardised like the dense sources; what they add is sparse, since an item that no item of
 //! the history speaks for gets 0.
 //!
 //! Cost: one covariance per source, `O(n_items · d²)`; a user costs `O(d²)` and, twice, the entries of
@@ -70,10 +70,8 @@ pub struct Sources<'a> {
     /// Users × d and items × d, scored by inner product: factors, content, spectral, trend. A zero row is a
     /// user or item that the source knows nothing of.
     pub dense: Vec<(Source, &'a Dense, &'a Dense)>,
-    /// Items × items, scored by the user's recent history: ease, walk, cosine, sequence.
-    pub linear: Vec<(Source, &'a Csr)>,
-    /// Users × items: what the linear models are applied to.
-    pub recent: &'a Csr,
+    /// Models of what is known of a user: ease, walk, cosine, sequence, peers.
+    pub linear: Vec<Linear<'a>>,
     /// Each user's segment.
     pub segments: &'a [u32],
     /// Items × segments.
@@ -88,6 +86,17 @@ pub struct Sources<'a> {
     pub ruled: bool,
     /// Whether an item may be listed.
     pub eligible: &'a [bool],
+}
+
+/// A sparse source: a user's score of an item is the user's row of `from` times `model`.
+#[derive(Clone, Copy)]
+pub struct Linear<'a> {
+    /// Which source.
+    pub source: Source,
+    /// Users × anything: the user's recent history, or nearest neighbours.
+    pub from: &'a Csr,
+    /// The same × items.
+    pub model: &'a Csr,
 }
 
 /// Why sources do not go together.

@@ -32,12 +32,14 @@ pub enum Source {
     Repeat,
     /// How many turned to it of late.
     Trend,
+    /// What users turned to who resemble the user.
+    Peers,
     /// What the job's rules add: no source of its own, and never weighed.
     Rules,
 }
 
 /// How many sources there are.
-pub const N_SOURCES: usize = 12;
+pub const N_SOURCES: usize = 13;
 
 impl Source {
     /// All sources, in the order of contributions.
@@ -53,6 +55,7 @@ impl Source {
         Self::Spectral,
         Self::Repeat,
         Self::Trend,
+        Self::Peers,
         Self::Rules,
     ];
 
@@ -75,6 +78,7 @@ impl Source {
             Self::Spectral => "spectral",
             Self::Repeat => "repeat",
             Self::Trend => "trend",
+            Self::Peers => "peers",
             Self::Rules => "rules",
         }
     }
@@ -93,6 +97,7 @@ impl Source {
             Self::Spectral => "spectral_score",
             Self::Repeat => "repeat_score",
             Self::Trend => "trend_score",
+            Self::Peers => "peers_score",
             Self::Rules => "rules_score",
         }
     }

@@ -50,7 +50,7 @@ const fn key(name: &'static str, scale: Scale, from: f64, to: f64) -> Key {
 }
 
 /// What is tuned, in the order of turns.
-pub const BLOCKS: [Block; 8] = [
+pub const BLOCKS: [Block; 9] = [
     Block {
         name: "factors",
         keys: &[
@@ -71,6 +71,7 @@ pub const BLOCKS: [Block; 8] = [
     },
     Block { name: "ease", keys: &[key("linear.ease_regularization", Scale::Log, 10.0, 5_000.0)] },
     Block { name: "cosine", keys: &[key("linear.shrinkage", Scale::Log, 0.5, 500.0)] },
+    Block { name: "peers", keys: &[key("linear.peers", Scale::Whole, 20.0, 1_000.0)] },
     Block { name: "sequence", keys: &[key("linear.sequence_steps", Scale::Whole, 1.0, 12.0)] },
     Block {
         name: "repeat",

@@ -41,7 +41,7 @@ fn the_same_seed_proposes_the_same_and_a_search_goes_on_where_it_stopped() {
 #[test]
 fn blocks_take_turns_and_a_model_that_is_not_there_has_none() {
     let mut trials = Vec::new();
-    for _ in 0..14 {
+    for _ in 0..2 * (BLOCKS.len() - 1) {
         let (block, values) = propose(&trials, |block| block.name != "ease", |_| None, 1).unwrap().unwrap();
         assert_eq!(values.len(), block.keys.len());
         trials.push(trial(block, values, -1.0));

@@ -9,7 +9,7 @@ const COLUMNS: [&str; 7] = ["trial", "source", "key", "value", "ndcg", "gain", "
 fn poor_shop() -> Shop {
     let shop = Shop::new(10_000, 0.0);
     let without =
-        "without = ['history', 'repeat', 'trend', 'ease', 'walk', 'cosine', 'sequence', 'spectral']";
+        "without = ['history', 'repeat', 'trend', 'ease', 'walk', 'cosine', 'sequence', 'spectral', 'peers']";
     shop.replace("rank = 16", "rank = 1");
     shop.replace("weights = { factors = 1.0, popularity = 0.1, history = 0.5 }", without);
     shop
@@ -38,7 +38,7 @@ fn a_search_goes_on_where_it_stopped_and_its_keys_make_a_run() {
     let (whole, _) = tune(&shop, &["--trials", "12"]);
     assert_eq!(numbers(&whole).len(), 12);
     assert_eq!(whole[..first.len()], first, "earlier trials are taken as they are");
-    let off = ["repeat", "ease", "walk", "cosine", "sequence", "spectral"];
+    let off = ["repeat", "ease", "walk", "cosine", "sequence", "spectral", "peers"];
     assert!(whole.iter().all(|row| !off.contains(&row[1].as_str())), "{whole:?}");
 
     // In one go it is the same search.

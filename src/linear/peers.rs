@@ -1,0 +1,79 @@
+//! User-kNN: which users turned to what a user turned to.
+//!
+//! `sim(u, v) = Σ_i d_i^-½ / |v|^½` over the items `i` that both turned to, `d_i` the item's users and `|v|`
+//! the other's items: a cosine of rows whose frequent items count for less (Breese, Heckerman and Kadie,
+//! "Empirical analysis of predictive algorithms for collaborative filtering", 1998). Of each user's
+//! neighbours the nearest are kept, and count by the square of their similarity against the nearest's.
+
+use rayon::prelude::*;
+
+use crate::matrix::Csr;
+
+use super::{Config, prune};
+
+/// Pairs of users of one item that are looked at in all: the most frequent items, which say least of who
+/// resembles whom, are left out beyond it.
+const MOST_PAIRS: f64 = 4e9;
+/// How much nearer neighbours count for more.
+const SHARPNESS: i32 = 2;
+/// How strongly frequent items are held back in what neighbours turned to.
+const POPULARITY: f64 = 0.1;
+
+/// Users × users, and users × items with what a neighbour's item counts for.
+pub(super) fn fit(by_user: &Csr, by_item: &Csr, config: &Config) -> (Csr, Csr) {
+    let (n_users, n_items) = (by_user.n_rows(), by_user.n_cols());
+    let most_users = most_users(by_item);
+    let kept = config.peers(n_users);
+    let item_weight: Vec<f32> = (0..n_items)
+        .map(|item| match by_item.row(item).0.len() {
+            n if n == 0 || n > most_users => 0.0,
+            n => (n as f64).powf(-0.5) as f32,
+        })
+        .collect();
+    let rows = (0..n_users).into_par_iter().map_init(
+        || (vec![0f32; n_users], Vec::<u32>::new()),
+        |(sums, touched), user| {
+            for item in by_user.row(user).0 {
+                let weight = item_weight[*item as usize];
+                if weight == 0.0 {
+                    continue;
+                }
+                for other in by_item.row(*item as usize).0 {
+                    let sum = &mut sums[*other as usize];
+                    if *sum == 0.0 {
+                        touched.push(*other);
+                    }
+                    *sum += weight;
+                }
+            }
+            let mut row = Vec::with_capacity(touched.len());
+            for other in touched.drain(..) {
+                let sum = std::mem::take(&mut sums[other as usize]);
+                if other as usize != user {
+                    row.push((other, sum / (by_user.row(other as usize).0.len() as f32).sqrt()));
+                }
+            }
+            let mut row = prune(row, kept);
+            let nearest = row.iter().map(|entry| entry.1).fold(f32::MIN_POSITIVE, f32::max);
+            row.iter_mut().for_each(|entry| entry.1 = (entry.1 / nearest).powi(SHARPNESS));
+            row
+        },
+    );
+    let neighbours = Csr::from_rows(n_users, rows.collect());
+    let counts = |item: &u32| (by_item.row(*item as usize).0.len() as f64).powf(-POPULARITY) as f32;
+    let items =
+        (0..n_users).map(|user| by_user.row(user).0.iter().map(|item| (*item, counts(item))).collect());
+    (neighbours, Csr::from_rows(n_items, items.collect()))
+}
+
+/// The most users that an item may have to be looked at.
+fn most_users(by_item: &Csr) -> usize {
+    let mut counts: Vec<usize> = (0..by_item.n_rows()).map(|item| by_item.row(item).0.len()).collect();
+    counts.sort_unstable();
+    let mut pairs = 0.0;
+    let fits = |n: &&usize| {
+        pairs += (**n as f64).powi(2);
+        pairs <= MOST_PAIRS
+    };
+    counts.iter().take_while(fits).last().copied().unwrap_or(0)
+}
