@@ -24,6 +24,7 @@ pub mod learning;
 pub mod tuning;
 
 pub mod evaluation;
+pub mod gate;
 pub mod publish;
 
 pub mod cli;

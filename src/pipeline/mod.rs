@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! events, items ─► behavior ─► catalog ─► encode ──► profile ─┐
-//!                     │                      │                ├─► learn ─► rank ─► evaluate ─► publish
+//!                     │                      │                ├─► learn ─► rank ─► evaluate ─► gate ─► publish
 //!                     ├──► factorize ────────┼────────────────┤
 //!                     └──► neighbors ────────┴────────────────┘
 //! ```
@@ -17,13 +17,15 @@ use chrono::{NaiveDate, Utc};
 
 use crate::error::Error;
 use crate::job::Job;
-use crate::publish::{Current, Manifest, Output};
+use crate::publish::{Current, Manifest, Output, State};
 
 mod attributes;
 mod check;
+mod diff;
 mod encode;
 mod estimate;
 mod evaluate;
+mod gate;
 mod history;
 mod learn;
 mod lists;
@@ -32,18 +34,20 @@ mod popular;
 mod publish;
 mod rank;
 mod related;
+pub mod runs;
 mod shelf;
 pub mod show;
 mod stages;
 mod tune;
 
 pub use check::check;
+pub use diff::diff;
 pub use estimate::plan;
 use stages::Night;
 pub use tune::{Budget, Search};
 
 /// The stages, in the order they run.
-pub const STAGES: [&str; 10] = [
+pub const STAGES: [&str; 11] = [
     "behavior",
     "catalog",
     "encode",
@@ -53,6 +57,7 @@ pub const STAGES: [&str; 10] = [
     "learn",
     "rank",
     "evaluate",
+    "gate",
     "publish",
 ];
 
@@ -63,6 +68,10 @@ pub struct Options {
     pub date: Option<NaiveDate>,
     /// The last stage to run.
     pub until_stage: Option<String>,
+    /// Findings of the gate that need not hold, by name; `all` waves everything through.
+    pub accept: Vec<String>,
+    /// Whether a run of an earlier night than the one in `CURRENT` takes its place.
+    pub make_current: bool,
 }
 
 /// What happens during a run, for whoever shows it.
@@ -123,10 +132,12 @@ pub struct Outcome {
     pub manifest: Manifest,
     /// The run's folder.
     pub folder: std::path::PathBuf,
-    /// Whether `CURRENT` names it now.
-    pub published: bool,
+    /// What became of it; nothing yet where the run was asked to stop before that.
+    pub state: Option<State>,
     /// The metrics as a table for people, where there was an evaluation.
     pub metrics: Option<String>,
+    /// Old runs that were removed.
+    pub retired: Vec<String>,
     /// Since the command began.
     pub elapsed: Duration,
 }
@@ -220,7 +231,7 @@ fn at_night<T>(
     let inputs = check::inputs(job)?;
     current_is_ours(job)?;
     let output = Output::open(&job.spec.output, &job.spec.name.0)?;
-    work(Night::open(job, &inputs, &output, run_date(job, options), on_event)?)
+    work(Night::open(job, &inputs, options, &output, on_event)?)
 }
 
 /// Sets the one thread count that rayon, candle and the SQL engine share; all cores where it is 0.
@@ -241,6 +252,7 @@ impl Night<'_> {
             "learn" => self.learn(),
             "rank" => self.rank(),
             "evaluate" => self.evaluate(),
+            "gate" => self.gate(),
             _ => self.publish(),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use arrow::array::{ArrayRef, BooleanArray, RecordBatch, StringArray};
+use arrow::array::{ArrayRef, BooleanArray, RecordBatch, StringArray, UInt64Array};
 use arrow::util::pretty::pretty_format_batches;
 
 use crate::error::Error;
@@ -11,6 +11,7 @@ use crate::lake::{self, Lake, Param};
 use crate::publish::{self, Manifest};
 
 use super::current;
+use super::runs::Listed;
 
 /// A user's profile and list.
 ///
@@ -147,6 +148,18 @@ pub(crate) fn describe(manifest: &Manifest) -> String {
             table.files
         );
     }
+    let judgement: super::gate::Judgement = serde_json::from_value(manifest.gate.clone()).unwrap_or_default();
+    if !judgement.findings.is_empty() {
+        let with = judgement.compared_with.as_deref().map_or("nothing before it".to_owned(), str::to_owned);
+        let n_broken = judgement.findings.iter().filter(|finding| !finding.holds).count();
+        text += &format!(
+            "\n  gate: {} limits, {n_broken} broken, compared with {with}\n",
+            judgement.findings.len()
+        );
+        for finding in judgement.broken() {
+            text += &format!("    {finding}\n");
+        }
+    }
     for warning in &manifest.warnings {
         text += &format!("\n  warning: {warning}");
     }
@@ -188,7 +201,7 @@ impl Shelf {
         for (name, path) in tables.iter().filter(|(_, path)| path.exists()) {
             lake.register_file(name, path)?;
         }
-        lake.register_rows("runs", runs(job, &current.run_id)?)?;
+        lake.register_rows("runs", runs(job)?)?;
         Ok(Self { lake, run_id: current.run_id })
     }
 
@@ -210,20 +223,27 @@ impl Shelf {
     }
 }
 
-fn runs(job: &Job, current: &str) -> Result<RecordBatch, Error> {
-    let runs = publish::list_runs(&job.spec.output, &job.spec.name.0)?;
-    let text = |of: &dyn Fn(&publish::RunInfo) -> String| -> ArrayRef {
+fn runs(job: &Job) -> Result<RecordBatch, Error> {
+    let runs = super::runs::listed(job)?;
+    let text = |of: &dyn Fn(&Listed) -> String| -> ArrayRef {
         std::sync::Arc::new(runs.iter().map(|run| Some(of(run))).collect::<StringArray>())
     };
-    let flag = |of: &dyn Fn(&publish::RunInfo) -> bool| -> ArrayRef {
+    let flag = |of: &dyn Fn(&Listed) -> bool| -> ArrayRef {
         std::sync::Arc::new(runs.iter().map(|run| Some(of(run))).collect::<BooleanArray>())
     };
+    let count = |of: &dyn Fn(&Listed) -> u64| -> ArrayRef {
+        std::sync::Arc::new(runs.iter().map(of).collect::<UInt64Array>())
+    };
     let columns = vec![
-        ("run_id", text(&|run| run.id.clone())),
-        ("date", text(&|run| run.date.to_string())),
-        ("complete", flag(&|run| run.complete)),
-        ("current", flag(&|run| run.id == current)),
-        ("folder", text(&|run| run.folder.display().to_string())),
+        ("run_id", text(&|run| run.info.id.clone())),
+        ("date", text(&|run| run.info.date.to_string())),
+        ("state", text(&Listed::state)),
+        ("complete", flag(&|run| run.info.complete)),
+        ("current", flag(&|run| run.current)),
+        ("pinned", flag(&|run| run.info.pinned)),
+        ("n_rows", count(&Listed::rows)),
+        ("bytes", count(&Listed::bytes)),
+        ("folder", text(&|run| run.info.folder.display().to_string())),
     ];
     Ok(RecordBatch::try_from_iter(columns)?)
 }

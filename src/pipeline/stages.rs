@@ -15,13 +15,13 @@ use crate::job::Job;
 use crate::lake::table::{self, Layout};
 use crate::lake::{self, Lake};
 use crate::matrix::{Csr, Dense};
-use crate::publish::{Fingerprint, Manifest, Output, Rows, Run, Stage};
+use crate::publish::{Fingerprint, Manifest, Output, Rows, Run, Stage, State};
 use crate::{behavior, catalog, factor, repeat};
 
 use super::check::Inputs;
 use super::history::{self, History, Ids};
 use super::lists::{self, IdColumn};
-use super::{Event, Outcome};
+use super::{Event, Options, Outcome};
 
 /// A stage that is complete: where its files are and what it reported.
 pub(super) struct Done {
@@ -40,13 +40,17 @@ pub(super) struct Report {
 pub(super) struct Night<'a> {
     pub(super) job: &'a Job,
     pub(super) inputs: &'a Inputs,
+    pub(super) options: &'a Options,
     pub(super) output: &'a Output,
     pub(super) run: Run,
     pub(super) date: NaiveDate,
     pub(super) done: BTreeMap<&'static str, Done>,
     pub(super) manifest: Manifest,
-    pub(super) published: bool,
+    /// What became of the run; nothing yet where it has further to go.
+    pub(super) state: Option<State>,
     pub(super) metrics: Option<String>,
+    /// Old runs that were removed.
+    pub(super) retired: Vec<String>,
     pub(super) on_event: &'a mut dyn FnMut(Event),
     lake: Option<Lake>,
     /// A hash of the running program, the shipped SQL in it included.
@@ -57,10 +61,11 @@ impl<'a> Night<'a> {
     pub(super) fn open(
         job: &'a Job,
         inputs: &'a Inputs,
+        options: &'a Options,
         output: &'a Output,
-        date: NaiveDate,
         on_event: &'a mut dyn FnMut(Event),
     ) -> Result<Self, Error> {
+        let date = super::run_date(job, options);
         let run = output.start(date)?;
         on_event(Event::Run { run_id: run.id(), resumed: run.resumed() });
         let manifest = super::publish::first_manifest(job, inputs, &run, date);
@@ -68,13 +73,15 @@ impl<'a> Night<'a> {
         Ok(Self {
             job,
             inputs,
+            options,
             output,
             run,
             date,
             done,
             manifest,
-            published: false,
+            state: None,
             metrics,
+            retired: Vec::new(),
             on_event,
             lake: None,
             program: program(),
@@ -85,8 +92,9 @@ impl<'a> Night<'a> {
         Outcome {
             folder: self.run.folder(),
             manifest: self.manifest,
-            published: self.published,
+            state: self.state,
             metrics: self.metrics,
+            retired: self.retired,
             elapsed,
         }
     }
@@ -504,7 +512,7 @@ fn program() -> String {
 }
 
 /// Moments of the run date count until its last microsecond, UTC.
-fn end_of_day_us(date: NaiveDate) -> i64 {
+pub(super) fn end_of_day_us(date: NaiveDate) -> i64 {
     let next = date.succ_opt().unwrap_or(date);
     next.and_time(chrono::NaiveTime::MIN).and_utc().timestamp_micros() - 1
 }

@@ -25,6 +25,8 @@ pub struct Manifest {
     pub job: String,
     /// The run date.
     pub date: String,
+    /// What became of it.
+    pub state: State,
     /// When the run's process began, RFC 3339, UTC; a resumed run's last process.
     pub started_at: String,
     /// When the manifest was written.
@@ -51,8 +53,33 @@ pub struct Manifest {
     pub warnings: Vec<String>,
     /// The evaluation in short: system, then `metric@k`, over all users.
     pub metrics: BTreeMap<String, Value>,
+    /// What the gate found: the run compared with, and each limit with its value.
+    pub gate: Value,
     /// What stages learned: objectives, metrics, counts.
     pub facts: BTreeMap<String, Value>,
+}
+
+/// What became of a complete run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// `CURRENT` has named it.
+    #[default]
+    Published,
+    /// The gate refused it.
+    Refused,
+    /// It is of an earlier night than the one in `CURRENT`, which stayed.
+    Held,
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Published => "published",
+            Self::Refused => "refused",
+            Self::Held => "held",
+        })
+    }
 }
 
 /// An input file as it was read.

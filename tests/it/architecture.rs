@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 /// Rooms in the order data flows through them; a room may name only earlier ones, and their types.
-const ROOMS: [&str; 16] = [
+const ROOMS: [&str; 17] = [
     "lake",
     "behavior",
     "catalog",
@@ -19,6 +19,7 @@ const ROOMS: [&str; 16] = [
     "learning",
     "tuning",
     "evaluation",
+    "gate",
     "publish",
 ];
 

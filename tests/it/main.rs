@@ -2,11 +2,13 @@
 
 mod architecture;
 mod evaluating;
+mod gate;
 mod inputs;
 mod killed;
 mod leakage;
 mod mistakes;
 mod night;
+mod runs;
 mod shop;
 mod table;
 mod tuning;
