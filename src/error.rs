@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use crate::{
-    behavior, catalog, encoder, evaluation, factor, job, lake, linear, matrix, neighbors, profile, publish,
-    ranking, repeat, retrieval, tuning,
+    behavior, cache, catalog, encoder, evaluation, factor, job, lake, linear, matrix, neighbors, profile,
+    publish, ranking, repeat, retrieval, tuning,
 };
 
 /// Anything a command can fail with.
@@ -78,6 +78,16 @@ pub enum Error {
     /// Runs, checks or the switch of `CURRENT` failed.
     #[error(transparent)]
     Publish(#[from] publish::Error),
+    /// Lists could not be loaded into a cache.
+    #[error("load: {0}")]
+    Cache(#[from] cache::Error),
+    /// Lists could not be written out.
+    #[error("cannot write the lists")]
+    Export {
+        /// What the system reported.
+        #[source]
+        source: std::io::Error,
+    },
     /// A table written by an earlier stage does not fit together.
     #[error("a stage's table does not fit: {0}")]
     Sparse(#[from] matrix::CsrError),
@@ -165,6 +175,7 @@ impl Error {
             | Self::Usage { .. }
             | Self::OtherJob { .. }
             | Self::NoSuchRun { .. }
+            | Self::Cache(cache::Error::Url(_) | cache::Error::NoTtl)
             | Self::Lake(lake::Error::Input(_) | lake::Error::Refused { .. })
             | Self::Linear(linear::Error::Config { .. })
             | Self::Repeat(repeat::Error::Config { .. })
@@ -239,6 +250,12 @@ impl Error {
                 "make room (publish.keep_runs says how many runs are kept) and run it again: finished stages are taken over".to_owned()
             }
             Self::OtherJob { .. } => "give each job a folder: output = \"../out/this-job\"".to_owned(),
+            Self::Cache(cache::Error::Redis { .. }) => {
+                "readers take the lists they took before; the same command goes on where this one stopped".to_owned()
+            }
+            Self::Cache(cache::Error::Missing { .. }) => {
+                "the Redis has removed lists: look at its maxmemory and eviction policy; the next load writes all of them".to_owned()
+            }
             Self::NoSuchRun { .. } => "`lamplighter runs JOB` lists them".to_owned(),
             Self::NoRun { .. } => "run the job first: lamplighter run JOB".to_owned(),
             _ => return None,

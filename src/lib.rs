@@ -27,6 +27,8 @@ pub mod evaluation;
 pub mod gate;
 pub mod publish;
 
+pub mod cache;
+
 pub mod cli;
 pub mod error;
 pub mod job;

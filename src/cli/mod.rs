@@ -18,6 +18,8 @@ use crate::error::Error;
 use crate::{job, pipeline};
 
 mod progress;
+mod serve;
+mod shell;
 mod summary;
 
 use progress::Progress;
@@ -97,11 +99,29 @@ enum Command {
     /// Without a run, it is the published one before the current. Its tables are held against its
     /// manifest before `CURRENT` is switched, in one step.
     Rollback(RollbackArgs),
+    /// Load the current run's lists into a Redis.
+    ///
+    /// One generation of keys a run; readers are switched to it in one step once every list was found to be
+    /// there. A load that was broken off goes on where it stopped.
+    Load(serve::LoadArgs),
+    /// One user's list as JSON lines, straight from Parquet.
+    Lookup {
+        /// The job file.
+        job: PathBuf,
+        /// The user's id as the shop writes it.
+        user: String,
+    },
+    /// Write a table's lists as JSON, a list a line.
+    Export(serve::ExportArgs),
     /// Show one user, item, query or run for human eyes.
     #[command(subcommand)]
     Show(Show),
-    /// Query the current run: every table is a view, and `runs` lists all runs.
-    Sql(SqlArgs),
+    /// Query what has been published: every table of the current run is a view.
+    ///
+    /// `all_recommendations` and the like hold the tables of all runs, with `run_id` and `date`; `runs` lists
+    /// them; `events`, `items` and `users` are the inputs as they are now. `\d` names all of them, `\d TABLE`
+    /// says what its columns mean. Without a statement they are read from stdin, each up to its semicolon.
+    Sql(shell::SqlArgs),
     /// Plumbing: texts in a Parquet file to embeddings.
     Encode(EncodeArgs),
     /// Plumbing: weighted interactions to user and item factors.
@@ -247,14 +267,6 @@ struct ShowArgs {
     /// How many rows of its list.
     #[arg(long, short = 'k', default_value_t = 10)]
     k: usize,
-}
-
-#[derive(Args)]
-struct SqlArgs {
-    /// The job file.
-    job: PathBuf,
-    /// One statement.
-    statement: String,
 }
 
 #[derive(Args)]
@@ -437,13 +449,16 @@ fn dispatch(command: Command, progress: &mut Progress) -> Result<String, Error> 
         }
         Command::Diff(args) => pipeline::diff(&args.job.load()?, &args.left, &args.right, args.top),
         Command::Rollback(args) => pipeline::runs::rollback(&args.job.load()?, args.run.as_deref()),
+        Command::Load(args) => serve::load(&args, progress),
+        Command::Lookup { job, user } => pipeline::serve::lookup(&job::load(&job, &[], &[])?, &user),
+        Command::Export(args) => serve::export(&args),
         Command::Show(show) => match show {
             Show::User(args) => pipeline::show::user(&job::load(&args.job, &[], &[])?, &args.id, args.k),
             Show::Item(args) => pipeline::show::item(&job::load(&args.job, &[], &[])?, &args.id, args.k),
             Show::Query(args) => pipeline::show::query(&job::load(&args.job, &[], &[])?, &args.id, args.k),
             Show::Run { job, run } => pipeline::show::run(&job::load(&job, &[], &[])?, run.as_deref()),
         },
-        Command::Sql(args) => pipeline::show::sql(&job::load(&args.job, &[], &[])?, &args.statement),
+        Command::Sql(args) => shell::sql(&args),
         Command::Encode(args) => {
             pipeline::use_threads(args.threads);
             let task = pipeline::plumbing::Encode {

@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::lake::input;
 use crate::{
-    behavior, catalog, encoder, evaluation, factor, gate, learning, linear, neighbors, profile, ranking,
-    repeat,
+    behavior, cache, catalog, encoder, evaluation, factor, gate, learning, linear, neighbors, profile,
+    ranking, repeat,
 };
 
 /// One nightly job. See the module doc of each room for its table's keys.
@@ -86,6 +86,9 @@ pub struct Spec {
     /// Layout of the published tables, and how many runs are kept.
     #[serde(default)]
     pub publish: Publish,
+    /// How lists are loaded into a cache.
+    #[serde(default)]
+    pub cache: cache::Config,
 }
 
 /// The job's `[inputs]` table.

@@ -158,8 +158,8 @@ impl Night<'_> {
             measured.users += 1;
             measured.rows += list.rows.num_rows() as u64;
             let (items, scores) = (list.ids("item_id")?, floats(&list.rows, "score")?);
-            for row in 0..list.rows.num_rows() {
-                measured.scores.add(f64::from(scores[row]));
+            for (row, score) in scores.iter().enumerate() {
+                measured.scores.add(f64::from(*score));
                 if let Some((n_users, listed)) = n_users_of_item.get_mut(&items.id(row).into_owned()) {
                     measured.popularity.add(f64::from(*n_users));
                     measured.items_listed += u64::from(!std::mem::replace(listed, true));

@@ -21,6 +21,7 @@ use crate::publish::{Current, Manifest, Output, State};
 
 mod attributes;
 mod check;
+mod dictionary;
 mod diff;
 mod encode;
 mod estimate;
@@ -35,14 +36,17 @@ mod publish;
 mod rank;
 mod related;
 pub mod runs;
+pub mod serve;
 mod shelf;
 pub mod show;
+mod sql;
 mod stages;
 mod tune;
 
 pub use check::check;
 pub use diff::diff;
 pub use estimate::plan;
+pub use sql::{Format, sql, sql_to_file};
 use stages::Night;
 pub use tune::{Budget, Search};
 

@@ -63,7 +63,7 @@ pub struct Manifest {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
-    /// `CURRENT` has named it.
+    /// It was let through: `CURRENT` has named it, or the process was stopped just before.
     #[default]
     Published,
     /// The gate refused it.

@@ -26,6 +26,7 @@ use serde::{Deserialize, Serialize};
 
 mod check;
 mod files;
+mod find;
 mod id;
 mod lists;
 mod manifest;
@@ -34,6 +35,7 @@ mod runs;
 mod stages;
 
 pub use check::{Listed, check, count};
+pub use find::find;
 pub use id::{Id, Ids};
 pub use lists::{List, Lists, Paired};
 pub use manifest::{InputFile, Manifest, Rows, StageRecord, State, TableRecord, read_manifest};

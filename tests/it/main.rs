@@ -1,5 +1,6 @@
 //! Integration tests: the real binary over real Parquet, each test in its own folder.
 
+mod analyst;
 mod architecture;
 mod evaluating;
 mod gate;
@@ -8,7 +9,11 @@ mod killed;
 mod leakage;
 mod mistakes;
 mod night;
+mod redis_server;
 mod runs;
+mod schedulers;
+mod serving;
 mod shop;
 mod table;
 mod tuning;
+mod week;
