@@ -28,6 +28,7 @@ pub mod gate;
 pub mod publish;
 
 pub mod cache;
+pub mod observe;
 
 pub mod cli;
 pub mod error;

@@ -22,6 +22,7 @@
 //! neither `current` nor `previous` the lists are removed; on a cluster they go by their time to live. Memory:
 //! a few batches of lists. Credentials are part of the URL and in no message.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -272,6 +273,35 @@ pub fn load(
     loaded.elapsed = began.elapsed();
     Ok(loaded)
 }
+
+/// Removes users' lists from every generation, and returns how many there were.
+///
+/// # Errors
+/// If the Redis cannot be reached, or a list is still there afterwards.
+pub fn forget(job: &str, users: &BTreeSet<String>, url: &str) -> Result<u64, Error> {
+    let mut link = Link::open(url)?;
+    let mut removed = 0;
+    for run in link.members(&Names::of(job).generations)? {
+        let keys: Vec<String> = users.iter().map(|user| format!("{run}:u:{user}")).collect();
+        for keys in keys.chunks(FORGOTTEN_AT_A_TIME) {
+            removed += link.count(keys)?;
+            for key in keys {
+                link.delete(key)?;
+            }
+            let found = link.count(keys)?;
+            if found > 0 {
+                let address = link.address().to_owned();
+                return Err(Error::Missing { address, table: "users to be forgotten", expected: 0, found });
+            }
+        }
+        // A later load of the run finds fewer lists than it wrote, and would write them again.
+        link.delete(&format!("{run}:meta"))?;
+    }
+    Ok(removed)
+}
+
+/// Users whose lists are removed at a time.
+const FORGOTTEN_AT_A_TIME: usize = 500;
 
 /// How many of a table's lists are in the cache; the rows read are held against the manifest on the way.
 fn present(link: &mut Link, table: &Table, run: &str, config: &Config) -> Result<u64, Error> {

@@ -113,6 +113,10 @@ enum Command {
     },
     /// Write a table's lists as JSON, a list a line.
     Export(serve::ExportArgs),
+    /// Forget users: take them out of every run that is kept, and of a cache, and look for them afterwards.
+    ///
+    /// The inputs are not touched: remove their events there as well.
+    Forget(serve::ForgetArgs),
     /// Show one user, item, query or run for human eyes.
     #[command(subcommand)]
     Show(Show),
@@ -452,6 +456,7 @@ fn dispatch(command: Command, progress: &mut Progress) -> Result<String, Error> 
         Command::Load(args) => serve::load(&args, progress),
         Command::Lookup { job, user } => pipeline::serve::lookup(&job::load(&job, &[], &[])?, &user),
         Command::Export(args) => serve::export(&args),
+        Command::Forget(args) => serve::forget(&args),
         Command::Show(show) => match show {
             Show::User(args) => pipeline::show::user(&job::load(&args.job, &[], &[])?, &args.id, args.k),
             Show::Item(args) => pipeline::show::item(&job::load(&args.job, &[], &[])?, &args.id, args.k),

@@ -1,5 +1,6 @@
 //! Lists out of a run: into a cache, into a file.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -39,13 +40,42 @@ pub(super) struct ExportArgs {
     out: Option<PathBuf>,
 }
 
+#[derive(Args)]
+pub(super) struct ForgetArgs {
+    #[command(flatten)]
+    job: JobArgs,
+    /// The users' ids, as the shop writes them.
+    users: Vec<String>,
+    /// A file with more of them, one a line.
+    #[arg(long)]
+    file: Option<PathBuf>,
+    /// The Redis to take them out of; REDIS_URL in the environment where it is not given.
+    #[arg(long, value_name = "URL")]
+    cache: Option<String>,
+}
+
+/// Where the cache is, as an argument or the environment says.
+fn cache_url(given: Option<&String>) -> Option<String> {
+    given.cloned().or_else(|| std::env::var("REDIS_URL").ok())
+}
+
+pub(super) fn forget(args: &ForgetArgs) -> Result<String, Error> {
+    let mut users: BTreeSet<String> = args.users.iter().cloned().collect();
+    if let Some(path) = &args.file {
+        let text = std::fs::read_to_string(path).map_err(|source| Error::Usage {
+            problem: format!("cannot read {}: {source}", path.display()),
+        })?;
+        users.extend(text.lines().filter(|line| !line.is_empty()).map(str::to_owned));
+    }
+    pipeline::forget(&args.job.load()?, &users, cache_url(args.cache.as_ref()).as_deref())
+}
+
 pub(super) fn load(args: &LoadArgs, progress: &mut Progress) -> Result<String, Error> {
     let mut job = args.job.load()?;
     if let Some(rate) = args.rate {
         job.spec.cache.lists_per_second = rate;
     }
-    let url = args.url.clone().or_else(|| std::env::var("REDIS_URL").ok());
-    let url = url.ok_or_else(|| Error::Usage {
+    let url = cache_url(args.url.as_ref()).ok_or_else(|| Error::Usage {
         problem: "expected a URL as redis://host:6379/0, or REDIS_URL in the environment; found neither"
             .to_owned(),
     })?;

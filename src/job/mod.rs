@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::lake::input;
 use crate::{
-    behavior, cache, catalog, encoder, evaluation, factor, gate, learning, linear, neighbors, profile,
-    ranking, repeat,
+    behavior, cache, catalog, encoder, evaluation, factor, gate, learning, linear, neighbors, observe,
+    profile, ranking, repeat,
 };
 
 /// One nightly job. See the module doc of each room for its table's keys.
@@ -89,6 +89,9 @@ pub struct Spec {
     /// How lists are loaded into a cache.
     #[serde(default)]
     pub cache: cache::Config,
+    /// What monitoring reads.
+    #[serde(default)]
+    pub observe: observe::Config,
 }
 
 /// The job's `[inputs]` table.
@@ -349,6 +352,7 @@ impl Spec {
     fn resolve(&mut self, folder: &Path) {
         let resolve = |path: &mut PathBuf| *path = folder.join(&*path);
         resolve(&mut self.output);
+        self.observe.prometheus.iter_mut().for_each(resolve);
         let inputs = [Some(&mut self.inputs.events), self.inputs.items.as_mut(), self.inputs.users.as_mut()];
         let relative = |path: &mut String| {
             if !path.contains("://") {

@@ -17,6 +17,7 @@ use chrono::{NaiveDate, Utc};
 
 use crate::error::Error;
 use crate::job::Job;
+use crate::observe;
 use crate::publish::{Current, Manifest, Output, State};
 
 mod attributes;
@@ -26,6 +27,7 @@ mod diff;
 mod encode;
 mod estimate;
 mod evaluate;
+mod forget;
 mod gate;
 mod history;
 mod learn;
@@ -42,10 +44,12 @@ pub mod show;
 mod sql;
 mod stages;
 mod tune;
+mod usage;
 
 pub use check::check;
 pub use diff::diff;
 pub use estimate::plan;
+pub use forget::forget;
 pub use sql::{Format, sql, sql_to_file};
 use stages::Night;
 pub use tune::{Budget, Search};
@@ -153,7 +157,7 @@ pub struct Outcome {
 pub fn run(job: &Job, options: &Options, on_event: &mut dyn FnMut(Event)) -> Result<Outcome, Error> {
     let began = Instant::now();
     let last = options.until_stage.as_deref().unwrap_or("publish");
-    at_night(job, options, on_event, |mut night| {
+    let outcome = at_night(job, options, on_event, |mut night| {
         for stage in STAGES {
             night.stage_named(stage)?;
             if stage == last {
@@ -161,7 +165,39 @@ pub fn run(job: &Job, options: &Options, on_event: &mut dyn FnMut(Event)) -> Res
             }
         }
         Ok(night.outcome(began.elapsed()))
-    })
+    });
+    tell_monitoring(job, &outcome, on_event);
+    outcome
+}
+
+/// Writes the file that monitoring reads. A run that cannot is no worse for it; one that met another at work
+/// leaves the file to that one.
+fn tell_monitoring(job: &Job, outcome: &Result<Outcome, Error>, on_event: &mut dyn FnMut(Event)) {
+    let Some(path) = &job.spec.observe.prometheus else { return };
+    let exit_code = outcome.as_ref().err().map_or(0, Error::exit_code);
+    if exit_code == 4 {
+        return;
+    }
+    let refused = match outcome {
+        Err(Error::Refused { run_id, .. }) => {
+            crate::publish::read_manifest(&job.spec.output.join("runs").join(run_id)).ok().flatten()
+        }
+        _ => None,
+    };
+    let current = crate::publish::current(&job.spec.output).ok().flatten();
+    let ended = observe::Ended {
+        job: &job.spec.name.0,
+        at_s: Utc::now().timestamp(),
+        exit_code,
+        manifest: outcome.as_ref().ok().map(|outcome| &outcome.manifest).or(refused.as_ref()),
+        current: current.as_ref(),
+    };
+    // The collector must not read half a file.
+    let partial = path.with_added_extension("partial");
+    let written = std::fs::write(&partial, observe::prometheus(&ended));
+    if let Err(error) = written.and_then(|()| std::fs::rename(&partial, path)) {
+        on_event(Event::Warning(&format!("cannot write {}: {error}", path.display())));
+    }
 }
 
 /// The stages that lists on held-out behaviour need.

@@ -95,7 +95,8 @@ impl Night<'_> {
         let facts = self.catalog_facts()?;
         self.manifest.items =
             Rows { read: facts.read, kept: facts.n_items, rejected: facts.rejected, ..Rows::default() };
-        self.manifest.peak_memory_bytes = peak_memory_bytes();
+        let stages = self.manifest.stages.iter().map(|stage| stage.cost.peak_memory_bytes);
+        self.manifest.peak_memory_bytes = stages.fold(peak_memory_bytes(), u64::max);
         self.manifest.finished_at = Utc::now().to_rfc3339();
         self.manifest.state = state;
         match state {
@@ -203,7 +204,7 @@ impl Places {
     }
 }
 
-/// The process's highest resident memory so far; 0 where the system does not tell.
+/// The process's highest resident memory since it was last forgotten; 0 where the system does not tell.
 pub(super) fn peak_memory_bytes() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find(|line| line.starts_with("VmHWM:"));

@@ -21,6 +21,7 @@ use crate::{behavior, catalog, factor, repeat};
 use super::check::Inputs;
 use super::history::{self, History, Ids};
 use super::lists::{self, IdColumn};
+use super::usage::Usage;
 use super::{Event, Options, Outcome};
 
 /// A stage that is complete: where its files are and what it reported.
@@ -115,7 +116,7 @@ impl<'a> Night<'a> {
         fingerprint: String,
         work: impl FnOnce(&mut Self, &Path) -> Result<Report, Error>,
     ) -> Result<(), Error> {
-        let began = Instant::now();
+        let (began, usage) = (Instant::now(), Usage::begin());
         let (folder, facts, reused_from) = match self.run.stage(name, &fingerprint)? {
             Stage::Done(done) => {
                 (self.on_event)(Event::Reused { stage: name, from: done.made_by() });
@@ -130,7 +131,7 @@ impl<'a> Night<'a> {
                 (done.folder().to_owned(), done.facts().clone(), None)
             }
         };
-        self.manifest.stage(name, &fingerprint, began.elapsed(), reused_from);
+        self.manifest.stage(name, &fingerprint, (began.elapsed(), usage.since()), reused_from);
         self.done.insert(name, Done { folder, fingerprint, facts });
         Ok(())
     }

@@ -132,6 +132,23 @@ pub struct StageRecord {
     pub elapsed_ms: u64,
     /// The run whose result was taken, if one was.
     pub reused_from: Option<String>,
+    /// What it cost the machine.
+    #[serde(default)]
+    pub cost: Cost,
+}
+
+/// What a stage cost the machine; 0 where the system does not tell.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Cost {
+    /// Processor time, of all threads.
+    pub cpu_ms: u64,
+    /// Bytes read, from memory or disk.
+    pub read_bytes: u64,
+    /// Bytes written.
+    pub written_bytes: u64,
+    /// The highest resident memory.
+    pub peak_memory_bytes: u64,
 }
 
 /// A run's manifest; `None` where the run has none, so is not complete.
@@ -144,8 +161,15 @@ pub fn read_manifest(run: &Path) -> Result<Option<Manifest>, Error> {
 
 impl Manifest {
     /// Records a stage.
-    pub fn stage(&mut self, name: &str, fingerprint: &str, elapsed: Duration, reused_from: Option<String>) {
+    pub fn stage(
+        &mut self,
+        name: &str,
+        fingerprint: &str,
+        (elapsed, cost): (Duration, Cost),
+        reused_from: Option<String>,
+    ) {
         self.stages.push(StageRecord {
+            cost,
             name: name.to_owned(),
             fingerprint: fingerprint.to_owned(),
             elapsed_ms: elapsed.as_millis() as u64,

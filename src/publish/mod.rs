@@ -27,6 +27,7 @@ use serde::{Deserialize, Serialize};
 mod check;
 mod files;
 mod find;
+mod forget;
 mod id;
 mod lists;
 mod manifest;
@@ -36,9 +37,10 @@ mod stages;
 
 pub use check::{Listed, check, count};
 pub use find::find;
+pub use forget::Forgotten;
 pub use id::{Id, Ids};
 pub use lists::{List, Lists, Paired};
-pub use manifest::{InputFile, Manifest, Rows, StageRecord, State, TableRecord, read_manifest};
+pub use manifest::{Cost, InputFile, Manifest, Rows, StageRecord, State, TableRecord, read_manifest};
 pub use problem::{Fault, Problem};
 pub use runs::{Output, Run, RunInfo, current, list_runs, pin, previous};
 pub use stages::{DoneStage, Fingerprint, Stage, StageWriter};
@@ -92,6 +94,17 @@ pub enum Error {
     Incomplete {
         /// The run.
         run_id: String,
+    },
+    /// A table could not be written anew.
+    #[error(transparent)]
+    Rewrite(#[from] crate::lake::table::Error),
+    /// Rows of users who were to be forgotten are still there.
+    #[error("{}: expected no row of the users to be forgotten; found {found}", path.display())]
+    Remains {
+        /// The file.
+        path: PathBuf,
+        /// Their rows in it.
+        found: u64,
     },
     /// A written table cannot be read back.
     #[error("cannot read back {}", path.display())]

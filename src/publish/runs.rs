@@ -53,6 +53,14 @@ pub struct RunInfo {
 }
 
 impl Output {
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub(super) fn job(&self) -> &str {
+        &self.job
+    }
+
     /// Makes the folder where missing, and takes the job's lock.
     ///
     /// # Errors

@@ -357,11 +357,13 @@ fn a_manifest_reads_back_as_it_was_written_and_an_older_one_as_empty() {
     let mut manifest = Manifest { run_id: run.id().to_owned(), seed: u64::MAX, ..Manifest::default() };
     manifest.events.rejected.insert("bot".to_owned(), 3);
     manifest.metrics.insert("recall".to_owned(), json!({ "10": 0.25 }));
-    manifest.stage("rank", "f1", std::time::Duration::from_millis(12), None);
+    let cost = Cost { cpu_ms: 7, ..Cost::default() };
+    manifest.stage("rank", "f1", (std::time::Duration::from_millis(12), cost), None);
     run.publish(&manifest).unwrap();
     let first = fs::read(run.folder().join("manifest.json")).unwrap();
     let read = read_manifest(&run.folder()).unwrap().unwrap();
     assert_eq!((read.run_id.as_str(), read.seed, read.stages[0].elapsed_ms), (run.id(), u64::MAX, 12));
+    assert_eq!(read.stages[0].cost, cost);
     assert_eq!((read.events.rejected["bot"], &read.metrics["recall"]["10"]), (3, &json!(0.25)));
     assert!(read.build.contains(std::env::consts::ARCH), "{}", read.build);
     run.publish(&read).unwrap();

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 /// Rooms in the order data flows through them; a room may name only earlier ones, and their types.
-const ROOMS: [&str; 18] = [
+const ROOMS: [&str; 19] = [
     "lake",
     "behavior",
     "catalog",
@@ -22,6 +22,7 @@ const ROOMS: [&str; 18] = [
     "gate",
     "publish",
     "cache",
+    "observe",
 ];
 
 /// Foreign crates that only some modules may name.

@@ -16,4 +16,5 @@ mod serving;
 mod shop;
 mod table;
 mod tuning;
+mod watched;
 mod week;
