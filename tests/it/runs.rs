@@ -1,6 +1,10 @@
 //! Runs as an operator handles them: listed, compared, pinned, gone back to.
 
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use crate::shop::{Shop, manifest};
+use crate::table::{rows, whole};
 
 /// A shop with the nights of the 20th and the 21st.
 fn two_nights() -> Shop {
@@ -106,4 +110,43 @@ fn a_comparison_says_whose_lists_changed_and_why() {
     assert!(ruled.contains("+ max_per_category = 1"), "{ruled}");
     assert!(ruled.contains("items gone") && ruled.contains("may not be listed any more"), "{ruled}");
     assert!(ruled.contains("rules "), "{ruled}");
+}
+
+#[test]
+fn a_night_that_builds_on_another_has_the_rows_of_one_from_scratch() {
+    let shop = two_nights();
+    let fresh = shop.run(&["--set", "output=fresh"]);
+    for table in
+        ["recommendations", "similar_items", "query_items", "popular_items", "user_profiles", "metrics"]
+    {
+        assert_eq!(whole(&shop.current().join(table)), whole(&fresh.join(table)), "{table}");
+    }
+}
+
+#[test]
+fn a_reader_that_follows_current_never_meets_a_missing_file() {
+    let shop = Shop::new(2_000, 0.0);
+    let keep = ["--set", "publish.keep_runs=1"];
+    shop.run(&keep);
+    let over = AtomicBool::new(false);
+    let seen = std::thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            let mut seen = BTreeSet::new();
+            while !over.load(Ordering::Relaxed) {
+                let run = shop.current();
+                let tables = manifest(&run)["tables"].clone();
+                assert_eq!(rows(&run.join("recommendations"), &[]).len(), tables["recommendations"]["rows"]);
+                seen.insert(run);
+            }
+            seen
+        });
+        for _ in 0..4 {
+            shop.run(&keep);
+        }
+        over.store(true, Ordering::Relaxed);
+        reader.join().expect("a reader that never failed")
+    });
+    assert!(seen.len() >= 4, "{seen:?}");
+    // All but the current run and the one before it are gone.
+    assert_eq!(std::fs::read_dir(shop.path("out/runs")).expect("runs").count(), 2);
 }
