@@ -64,7 +64,15 @@ impl Night<'_> {
             .add("overlap_k", &config.overlap_k.to_string());
         self.stage("gate", fingerprint.hex(), |night, _| {
             let measured = night.measure(until)?;
-            let compared = base.as_ref().map(|base| night.compare(base, config.overlap_k)).transpose()?;
+            let compared = base.as_ref().map(|base| match night.compare(base, config.overlap_k) {
+                Ok(compared) => compared,
+                // A damaged run must not keep every later one from being published.
+                Err(error) => {
+                    let run_id = &base.manifest.run_id;
+                    night.warn(format!("the gate compares no rows with run {run_id}: {error}"));
+                    Compared::default()
+                }
+            });
             let note = match (&base, &compared) {
                 (Some(base), Some(compared)) => {
                     let shared =
@@ -76,10 +84,9 @@ impl Night<'_> {
             Ok(Report { facts: json!(Facts { measured, compared }), note })
         })?;
         let tonight: Facts = facts(&self.done["gate"].facts)?;
-        let before: Option<Facts> = match &base {
-            Some(base) => base.manifest.facts.get("gate").map(facts).transpose()?,
-            None => None,
-        };
+        // What another version wrote counts where it can be read.
+        let before: Option<Facts> =
+            base.as_ref().and_then(|base| facts(base.manifest.facts.get("gate")?).ok());
         let last = before
             .as_ref()
             .zip(tonight.compared.as_ref())

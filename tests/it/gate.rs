@@ -160,3 +160,20 @@ fn old_runs_go_and_pinned_ones_stay() {
         rows(&current.join("recommendations"), &[]).len()
     );
 }
+
+#[test]
+fn a_damaged_run_in_current_does_not_keep_later_ones_from_being_published() {
+    let shop = guarded_shop();
+    assert_eq!(night(&shop, "2026-11-21", &[]).0, Some(0));
+    let file = shop.current().join("recommendations/bucket=00/part.parquet");
+    std::fs::write(&file, "no Parquet").expect("a file");
+    let (code, said) = night(&shop, "2026-11-21", &["--set", "ranking.top_k=19", "--log-format", "json"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("the gate compares no rows with run night-2026-11-21-1"), "{said}");
+    // Every line of the log says which run it is of.
+    for line in said.lines() {
+        let line: serde_json::Value = serde_json::from_str(line).expect("JSON");
+        assert_eq!(line["span"]["id"], "night-2026-11-21-2", "{line}");
+    }
+    assert!(shop.current().ends_with("night-2026-11-21-2"));
+}
