@@ -31,7 +31,7 @@ pub struct List {
     pub rows: RecordBatch,
 }
 
-/// The lists of a table. See the [module](self).
+/// The lists of a table, merged by key.
 pub struct Lists {
     files: Vec<FileLists>,
     /// The next list of every file that has one.
