@@ -20,11 +20,11 @@ SNAPSHOTS_IN_USE := $(CARGO_TARGET_DIR)/snapshots-in-use
 # Cargo tells a file's age by its time alone: another clone that builds here may leave newer results.
 BUILT_FROM := $(CARGO_TARGET_DIR)/built-from
 
-.PHONY: help source build data run test check fmt clippy snapshots doc audit shop bench-quality clean-data
+.PHONY: help source build data run test test-airflow check fmt clippy snapshots doc audit shop bench-quality bench-load faults clean-data
 .DEFAULT_GOAL := help
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 source:
 	@mkdir -p $(CARGO_TARGET_DIR)
@@ -43,6 +43,10 @@ run: data build ## Run the demonstration job (JOB=jobs/nightly.toml)
 test: data source ## Run all tests and doctests
 	@mkdir -p $(CARGO_TARGET_DIR) && : > $(SNAPSHOTS_IN_USE)
 	INSTA_SNAPSHOT_REFERENCES_FILE=$(SNAPSHOTS_IN_USE) cargo test --release --locked
+
+test-airflow: build ## Run the DAG in a real Airflow, in a virtual environment of its own (needs network once)
+	cargo build --release --locked --example shop
+	scripts/test_airflow.sh $(LAMPLIGHTER) $(CARGO_TARGET_DIR)/release/examples/shop
 
 check: fmt clippy snapshots doc ## Format, lints, tests, snapshots, documentation: the whole gate
 
@@ -72,6 +76,13 @@ shop: source ## Write a made-up shop (SHOP=data/shop, SHOP_ARGS='--users 1000 --
 
 bench-quality: build ## Quality on public data sets (DATA=folder; BUDGET=30m tunes first)
 	scripts/bench_quality.sh $(LAMPLIGHTER) $(DATA) $(BUDGET)
+
+bench-load: build ## Users a second into a Redis, beside a redis-py pipeline (JOB=jobs/nightly.toml)
+	python3 scripts/bench_load.py $(LAMPLIGHTER) $(JOB)
+
+faults: build ## Let 200 system calls of a night fail, or kill it there (needs strace, and the Python package pyarrow)
+	cargo build --release --locked --example shop
+	python3 scripts/faults.py $(LAMPLIGHTER) $(CARGO_TARGET_DIR)/release/examples/shop
 
 clean-data: ## Remove what `make data` and `make shop` have written under data/
 	rm -rf data/complete-journey data/models/all-MiniLM-L6-v2 data/shop

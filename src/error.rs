@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use crate::{
-    behavior, catalog, encoder, evaluation, factor, job, lake, linear, matrix, neighbors, profile, publish,
-    ranking, repeat, retrieval, tuning,
+    behavior, cache, catalog, encoder, evaluation, factor, job, lake, linear, matrix, neighbors, profile,
+    publish, ranking, repeat, retrieval, tuning,
 };
 
 /// Anything a command can fail with.
@@ -78,6 +78,16 @@ pub enum Error {
     /// Runs, checks or the switch of `CURRENT` failed.
     #[error(transparent)]
     Publish(#[from] publish::Error),
+    /// Lists could not be loaded into a cache.
+    #[error("load: {0}")]
+    Cache(#[from] cache::Error),
+    /// Lists could not be written out.
+    #[error("cannot write the lists")]
+    Export {
+        /// What the system reported.
+        #[source]
+        source: std::io::Error,
+    },
     /// A table written by an earlier stage does not fit together.
     #[error("a stage's table does not fit: {0}")]
     Sparse(#[from] matrix::CsrError),
@@ -114,6 +124,14 @@ pub enum Error {
         /// The run looked at.
         run_id: String,
     },
+    /// A run was named that is not there.
+    #[error("job `{job}` has no run {run_id}")]
+    NoSuchRun {
+        /// The name given.
+        run_id: String,
+        /// The job.
+        job: String,
+    },
     /// The output belongs to another job.
     #[error("{}: expected an output of this job's own; found that its CURRENT is of the job `{theirs}`", output.display())]
     OtherJob {
@@ -121,6 +139,18 @@ pub enum Error {
         output: PathBuf,
         /// The job that publishes there.
         theirs: String,
+    },
+    /// The gate refused the night; the run is complete and nobody loads it.
+    #[error(
+        "run {run_id} is complete but not published: the gate's limits do not all hold{compared_with}{findings}"
+    )]
+    Refused {
+        /// The run.
+        run_id: String,
+        /// The run it was compared with, where there was one.
+        compared_with: String,
+        /// The limits that do not hold, a line each.
+        findings: String,
     },
     /// Nothing has been published yet.
     #[error("{}: no run has been published there", output.display())]
@@ -131,9 +161,12 @@ pub enum Error {
 }
 
 impl Error {
-    /// 2 where nothing was done and a retry without a change cannot help; else 1.
+    /// 2 where nothing was done and a retry without a change cannot help, 3 where the gate refused the night,
+    /// 4 where another run of the job is working; else 1, and a retry goes on where this one stopped.
     pub fn exit_code(&self) -> u8 {
         match self {
+            Self::Refused { .. } => 3,
+            Self::Publish(publish::Error::Locked { .. }) => 4,
             Self::Job(_)
             | Self::Input { .. }
             | Self::IdTypes { .. }
@@ -141,6 +174,8 @@ impl Error {
             | Self::Table { .. }
             | Self::Usage { .. }
             | Self::OtherJob { .. }
+            | Self::NoSuchRun { .. }
+            | Self::Cache(cache::Error::Url(_) | cache::Error::NoTtl)
             | Self::Lake(lake::Error::Input(_) | lake::Error::Refused { .. })
             | Self::Linear(linear::Error::Config { .. })
             | Self::Repeat(repeat::Error::Config { .. })
@@ -149,6 +184,21 @@ impl Error {
             | Self::Catalog(catalog::Error::Rule { .. }) => 2,
             _ => 1,
         }
+    }
+
+    /// Whether a disk was full.
+    fn is_full_disk(&self) -> bool {
+        let mut cause: Option<&dyn std::error::Error> = Some(self);
+        while let Some(error) = cause {
+            let io = error.downcast_ref::<std::io::Error>();
+            if io.is_some_and(|io| io.kind() == std::io::ErrorKind::StorageFull)
+                || error.to_string().contains("No space left on device")
+            {
+                return true;
+            }
+            cause = error.source();
+        }
+        false
     }
 
     /// Whether an SQL statement failed while it ran, which a damaged input file can cause.
@@ -190,10 +240,42 @@ impl Error {
             Self::Behavior(behavior::Error::NothingKept { .. }) => {
                 "look at --date, behavior.history_days, behavior.event_weights and the column mapping".to_owned()
             }
+            Self::Refused { .. } => {
+                "look at it with `lamplighter diff JOB CURRENT RUN`; `lamplighter run JOB --accept` publishes the night all the same, `--accept NAME` where only that limit is broken".to_owned()
+            }
+            Self::Publish(publish::Error::Locked { .. }) => {
+                "it goes when that run ends, however it ends; nothing needs to be removed by hand".to_owned()
+            }
+            _ if self.is_full_disk() => {
+                "make room (publish.keep_runs says how many runs are kept) and run it again: finished stages are taken over".to_owned()
+            }
             Self::OtherJob { .. } => "give each job a folder: output = \"../out/this-job\"".to_owned(),
+            Self::Cache(cache::Error::Redis { .. }) => {
+                "readers take the lists they took before; the same command goes on where this one stopped".to_owned()
+            }
+            Self::Cache(cache::Error::Missing { .. }) => {
+                "the Redis has removed lists: look at its maxmemory and eviction policy; the next load writes all of them".to_owned()
+            }
+            Self::NoSuchRun { .. } => "`lamplighter runs JOB` lists them".to_owned(),
             Self::NoRun { .. } => "run the job first: lamplighter run JOB".to_owned(),
             _ => return None,
         };
         Some(hint)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_worth_a_retry_once_there_is_room() {
+        let source = std::io::Error::from(std::io::ErrorKind::StorageFull);
+        let error = Error::Publish(publish::Error::Io { action: "write", path: "out".into(), source });
+        assert_eq!(error.exit_code(), 1);
+        assert!(error.hint().unwrap().starts_with("make room"), "{:?}", error.hint());
+        let source = std::io::Error::from(std::io::ErrorKind::PermissionDenied);
+        let error = Error::Publish(publish::Error::Io { action: "write", path: "out".into(), source });
+        assert_eq!(error.hint(), None);
     }
 }

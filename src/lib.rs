@@ -24,7 +24,11 @@ pub mod learning;
 pub mod tuning;
 
 pub mod evaluation;
+pub mod gate;
 pub mod publish;
+
+pub mod cache;
+pub mod observe;
 
 pub mod cli;
 pub mod error;

@@ -1,7 +1,8 @@
 //! The command line: arguments in, exit codes out.
 //!
 //! Data goes to stdout, everything else to stderr. Exit codes: 0 done, 1 failed while working, 2
-//! rejected before any work (usage, job file, inputs). An error is printed as its chain of causes
+//! rejected before any work (usage, job file, inputs), 3 refused by the gate, 4 another run of the job is
+//! working. An error is printed as its chain of causes
 //! and, where there is one, a hint. Nothing below this room prints, reads arguments or the
 //! environment.
 
@@ -17,6 +18,8 @@ use crate::error::Error;
 use crate::{job, pipeline};
 
 mod progress;
+mod serve;
+mod shell;
 mod summary;
 
 use progress::Progress;
@@ -31,7 +34,8 @@ Examples:
   lamplighter sql jobs/nightly.toml 'SELECT source, count(*) FROM recommendations GROUP BY 1'
 
 Exit codes:
-  0  done    1  failed while working; a retry resumes    2  rejected before any work; fix and retry";
+  0  done    1  failed while working; a retry resumes    2  rejected before any work; fix and retry
+  3  complete, but the gate refused to publish it        4  another run of the job is working";
 
 /// Batch recommendation on dataframes: a shop's Parquet in, recommendation lists as Parquet out.
 #[derive(Parser)]
@@ -86,11 +90,42 @@ enum Command {
     /// Reads the job file, the footers of all input files and the model folder, and says what is
     /// wrong: the file, the column, what was expected and what was found.
     Check(JobArgs),
+    /// List a job's runs: state, size, the key metric, which one is current; pin runs.
+    Runs(RunsArgs),
+    /// Compare two runs: whose lists and which items have changed most, and why.
+    Diff(DiffArgs),
+    /// Make an earlier run the current one again.
+    ///
+    /// Without a run, it is the published one before the current. Its tables are held against its
+    /// manifest before `CURRENT` is switched, in one step.
+    Rollback(RollbackArgs),
+    /// Load the current run's lists into a Redis.
+    ///
+    /// One generation of keys a run; readers are switched to it in one step once every list was found to be
+    /// there. A load that was broken off goes on where it stopped.
+    Load(serve::LoadArgs),
+    /// One user's list as JSON lines, straight from Parquet.
+    Lookup {
+        /// The job file.
+        job: PathBuf,
+        /// The user's id as the shop writes it.
+        user: String,
+    },
+    /// Write a table's lists as JSON, a list a line.
+    Export(serve::ExportArgs),
+    /// Forget users: take them out of every run that is kept, and of a cache, and look for them afterwards.
+    ///
+    /// The inputs are not touched: remove their events there as well.
+    Forget(serve::ForgetArgs),
     /// Show one user, item, query or run for human eyes.
     #[command(subcommand)]
     Show(Show),
-    /// Query the current run: every table is a view, and `runs` lists all runs.
-    Sql(SqlArgs),
+    /// Query what has been published: every table of the current run is a view.
+    ///
+    /// `all_recommendations` and the like hold the tables of all runs, with `run_id` and `date`; `runs` lists
+    /// them; `events`, `items` and `users` are the inputs as they are now. `\d` names all of them, `\d TABLE`
+    /// says what its columns mean. Without a statement they are read from stdin, each up to its semicolon.
+    Sql(shell::SqlArgs),
     /// Plumbing: texts in a Parquet file to embeddings.
     Encode(EncodeArgs),
     /// Plumbing: weighted interactions to user and item factors.
@@ -130,6 +165,13 @@ struct RunArgs {
     /// Stop after this stage; a later call without it goes on from there.
     #[arg(long, value_name = "NAME", value_parser = clap::builder::PossibleValuesParser::new(pipeline::STAGES))]
     stage: Option<String>,
+    /// Publish although limits of the gate are broken: those named, or all of them; repeatable.
+    #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = "all",
+          value_parser = clap::builder::PossibleValuesParser::new(["all"].into_iter().chain(crate::gate::NAMES)))]
+    accept: Vec<String>,
+    /// Name the run in CURRENT although it is of an earlier night than the one that is there.
+    #[arg(long)]
+    make_current: bool,
 }
 
 #[derive(Args)]
@@ -170,6 +212,39 @@ fn duration(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_secs(seconds * u64::from(number)))
 }
 
+#[derive(Args)]
+struct RunsArgs {
+    #[command(flatten)]
+    job: JobArgs,
+    /// Keep a run however old it gets.
+    #[arg(long, value_name = "RUN", conflicts_with = "unpin")]
+    pin: Option<String>,
+    /// Let a pinned run go when its time comes.
+    #[arg(long, value_name = "RUN")]
+    unpin: Option<String>,
+}
+
+#[derive(Args)]
+struct DiffArgs {
+    #[command(flatten)]
+    job: JobArgs,
+    /// The run to start from; CURRENT is the one that readers load.
+    left: String,
+    /// The run to compare with it.
+    right: String,
+    /// How many users and items are named.
+    #[arg(long, short = 'n', default_value_t = 10)]
+    top: usize,
+}
+
+#[derive(Args)]
+struct RollbackArgs {
+    #[command(flatten)]
+    job: JobArgs,
+    /// The run to go back to.
+    run: Option<String>,
+}
+
 #[derive(Subcommand)]
 enum Show {
     /// A user's profile and list.
@@ -196,14 +271,6 @@ struct ShowArgs {
     /// How many rows of its list.
     #[arg(long, short = 'k', default_value_t = 10)]
     k: usize,
-}
-
-#[derive(Args)]
-struct SqlArgs {
-    /// The job file.
-    job: PathBuf,
-    /// One statement.
-    statement: String,
 }
 
 #[derive(Args)]
@@ -345,7 +412,12 @@ fn dispatch(command: Command, progress: &mut Progress) -> Result<String, Error> 
         Command::Run(args) => {
             let job = args.job.load()?;
             pipeline::use_threads(job.spec.threads);
-            let options = pipeline::Options { date: args.date, until_stage: args.stage };
+            let options = pipeline::Options {
+                date: args.date,
+                until_stage: args.stage,
+                accept: args.accept,
+                make_current: args.make_current,
+            };
             if args.dry_run {
                 return pipeline::plan(&job, &options);
             }
@@ -355,14 +427,14 @@ fn dispatch(command: Command, progress: &mut Progress) -> Result<String, Error> 
         Command::Evaluate(args) => {
             let job = args.job.load()?;
             pipeline::use_threads(job.spec.threads);
-            let options = pipeline::Options { date: args.date, until_stage: None };
+            let options = pipeline::Options { date: args.date, ..pipeline::Options::default() };
             let found = pipeline::evaluate(&job, &options, &mut |event| progress.on(event))?;
             Ok(summary::of_backtest(&found))
         }
         Command::Tune(args) => {
             let job = args.job.load()?;
             pipeline::use_threads(job.spec.threads);
-            let options = pipeline::Options { date: args.date, until_stage: None };
+            let options = pipeline::Options { date: args.date, ..pipeline::Options::default() };
             let budget = pipeline::Budget { time: args.budget, trials: args.trials };
             let found = pipeline::tune(&job, &options, budget, &mut |event| progress.on(event))?;
             Ok(summary::of_search(&found))
@@ -371,13 +443,27 @@ fn dispatch(command: Command, progress: &mut Progress) -> Result<String, Error> 
             let job = args.load()?;
             pipeline::check(&job)
         }
+        Command::Runs(args) => {
+            let job = args.job.load()?;
+            match (args.pin, args.unpin) {
+                (Some(run), _) => pipeline::runs::pin(&job, &run, true),
+                (None, Some(run)) => pipeline::runs::pin(&job, &run, false),
+                (None, None) => pipeline::runs::list(&job),
+            }
+        }
+        Command::Diff(args) => pipeline::diff(&args.job.load()?, &args.left, &args.right, args.top),
+        Command::Rollback(args) => pipeline::runs::rollback(&args.job.load()?, args.run.as_deref()),
+        Command::Load(args) => serve::load(&args, progress),
+        Command::Lookup { job, user } => pipeline::serve::lookup(&job::load(&job, &[], &[])?, &user),
+        Command::Export(args) => serve::export(&args),
+        Command::Forget(args) => serve::forget(&args),
         Command::Show(show) => match show {
             Show::User(args) => pipeline::show::user(&job::load(&args.job, &[], &[])?, &args.id, args.k),
             Show::Item(args) => pipeline::show::item(&job::load(&args.job, &[], &[])?, &args.id, args.k),
             Show::Query(args) => pipeline::show::query(&job::load(&args.job, &[], &[])?, &args.id, args.k),
             Show::Run { job, run } => pipeline::show::run(&job::load(&job, &[], &[])?, run.as_deref()),
         },
-        Command::Sql(args) => pipeline::show::sql(&job::load(&args.job, &[], &[])?, &args.statement),
+        Command::Sql(args) => shell::sql(&args),
         Command::Encode(args) => {
             pipeline::use_threads(args.threads);
             let task = pipeline::plumbing::Encode {

@@ -13,6 +13,8 @@ pub(super) struct Progress {
     bars: bool,
     bar: Option<ProgressBar>,
     logged: Instant,
+    /// Says in every log line which run it is of.
+    run: Option<tracing::span::EnteredSpan>,
 }
 
 /// Log lines about the progress inside a stage come no faster than this.
@@ -33,13 +35,19 @@ impl Progress {
             LogFormat::Auto | LogFormat::Text => logs.try_init(),
         };
         let bars = terminal && !quiet && format == LogFormat::Auto;
-        Self { bars, bar: None, logged: Instant::now() }
+        Self { bars, bar: None, logged: Instant::now(), run: None }
     }
 
     pub(super) fn on(&mut self, event: Event) {
         match event {
             Event::Run { run_id, resumed } => {
-                self.line(&format!("run {run_id}{}", if resumed { " (resumed)" } else { "" }));
+                self.run = Some(tracing::info_span!("run", id = run_id).entered());
+                let goes_on = if resumed { " (resumed)" } else { "" };
+                if self.bars {
+                    eprintln!("run {run_id}{goes_on}");
+                } else {
+                    tracing::info!("run {run_id}{goes_on}");
+                }
             }
             Event::Started { stage } => {
                 self.clear();
@@ -103,14 +111,6 @@ impl Progress {
     fn clear(&mut self) {
         if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();
-        }
-    }
-
-    fn line(&mut self, text: &str) {
-        if self.bars {
-            eprintln!("{text}");
-        } else {
-            tracing::info!("{text}");
         }
     }
 

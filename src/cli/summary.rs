@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::pipeline::{Backtest, Outcome, Search, show};
+use crate::publish::State;
 
 pub(super) fn text(outcome: &Outcome) -> String {
     let manifest = &outcome.manifest;
@@ -17,10 +18,19 @@ pub(super) fn text(outcome: &Outcome) -> String {
     }
     text += "\n";
     let folder = from_here(&outcome.folder);
-    if outcome.published {
+    for removed in &outcome.retired {
+        text += &format!("\nremoved {removed}");
+    }
+    if outcome.state == Some(State::Published) {
         text += &format!(
             "\npublished {}\n\nnext: lamplighter show user JOB ID    one user's list\n      lamplighter sql JOB 'SELECT …'    every table is a view\n",
             folder.display()
+        );
+    } else if outcome.state == Some(State::Held) {
+        text += &format!(
+            "\ncomplete, not published: {}\nCURRENT names a later night; lamplighter rollback JOB {} publishes this one\n",
+            folder.display(),
+            manifest.run_id
         );
     } else {
         text += &format!(

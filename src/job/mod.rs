@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::lake::input;
 use crate::{
-    behavior, catalog, encoder, evaluation, factor, learning, linear, neighbors, profile, ranking, repeat,
+    behavior, cache, catalog, encoder, evaluation, factor, gate, learning, linear, neighbors, observe,
+    profile, ranking, repeat,
 };
 
 /// One nightly job. See the module doc of each room for its table's keys.
@@ -79,9 +80,18 @@ pub struct Spec {
     /// Offline evaluation; `evaluation.enabled = false` turns it off.
     #[serde(default)]
     pub evaluation: evaluation::Config,
-    /// Layout of the published tables.
+    /// What a night must be like to be published.
+    #[serde(default)]
+    pub gate: gate::Config,
+    /// Layout of the published tables, and how many runs are kept.
     #[serde(default)]
     pub publish: Publish,
+    /// How lists are loaded into a cache.
+    #[serde(default)]
+    pub cache: cache::Config,
+    /// What monitoring reads.
+    #[serde(default)]
+    pub observe: observe::Config,
 }
 
 /// The job's `[inputs]` table.
@@ -104,11 +114,14 @@ pub struct Inputs {
 pub struct Publish {
     /// Folders `bucket=NN` that the recommendations are spread over, by user.
     pub buckets: Buckets,
+    /// How many complete runs are kept, beside the current one, the one before it and those that are
+    /// pinned; 0 keeps all.
+    pub keep_runs: usize,
 }
 
 impl Default for Publish {
     fn default() -> Self {
-        Self { buckets: Buckets(16) }
+        Self { buckets: Buckets(16), keep_runs: 30 }
     }
 }
 
@@ -339,6 +352,7 @@ impl Spec {
     fn resolve(&mut self, folder: &Path) {
         let resolve = |path: &mut PathBuf| *path = folder.join(&*path);
         resolve(&mut self.output);
+        self.observe.prometheus.iter_mut().for_each(resolve);
         let inputs = [Some(&mut self.inputs.events), self.inputs.items.as_mut(), self.inputs.users.as_mut()];
         let relative = |path: &mut String| {
             if !path.contains("://") {

@@ -217,7 +217,11 @@ impl Lake {
         Ok(plain.map(|field| field.name().clone()).collect())
     }
 
-    fn schema(&self, table: &str) -> Result<SchemaRef, Error> {
+    /// A table's columns.
+    ///
+    /// # Errors
+    /// If there is no such table.
+    pub fn schema(&self, table: &str) -> Result<SchemaRef, Error> {
         let failed = |source| Error::Sql { statement: table.to_owned(), source: Box::new(source) };
         let frame = self.runtime.block_on(self.session.table(table)).map_err(failed)?;
         Ok(Arc::new(frame.schema().as_arrow().clone()))

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! events, items ─► behavior ─► catalog ─► encode ──► profile ─┐
-//!                     │                      │                ├─► learn ─► rank ─► evaluate ─► publish
+//!                     │                      │                ├─► learn ─► rank ─► evaluate ─► gate ─► publish
 //!                     ├──► factorize ────────┼────────────────┤
 //!                     └──► neighbors ────────┴────────────────┘
 //! ```
@@ -17,13 +17,18 @@ use chrono::{NaiveDate, Utc};
 
 use crate::error::Error;
 use crate::job::Job;
-use crate::publish::{Current, Manifest, Output};
+use crate::observe;
+use crate::publish::{Current, Manifest, Output, State};
 
 mod attributes;
 mod check;
+mod dictionary;
+mod diff;
 mod encode;
 mod estimate;
 mod evaluate;
+mod forget;
+mod gate;
 mod history;
 mod learn;
 mod lists;
@@ -32,18 +37,25 @@ mod popular;
 mod publish;
 mod rank;
 mod related;
+pub mod runs;
+pub mod serve;
 mod shelf;
 pub mod show;
+mod sql;
 mod stages;
 mod tune;
+mod usage;
 
 pub use check::check;
+pub use diff::diff;
 pub use estimate::plan;
+pub use forget::forget;
+pub use sql::{Format, sql, sql_to_file};
 use stages::Night;
 pub use tune::{Budget, Search};
 
 /// The stages, in the order they run.
-pub const STAGES: [&str; 10] = [
+pub const STAGES: [&str; 11] = [
     "behavior",
     "catalog",
     "encode",
@@ -53,6 +65,7 @@ pub const STAGES: [&str; 10] = [
     "learn",
     "rank",
     "evaluate",
+    "gate",
     "publish",
 ];
 
@@ -63,6 +76,10 @@ pub struct Options {
     pub date: Option<NaiveDate>,
     /// The last stage to run.
     pub until_stage: Option<String>,
+    /// Findings of the gate that need not hold, by name; `all` waves everything through.
+    pub accept: Vec<String>,
+    /// Whether a run of an earlier night than the one in `CURRENT` takes its place.
+    pub make_current: bool,
 }
 
 /// What happens during a run, for whoever shows it.
@@ -123,10 +140,12 @@ pub struct Outcome {
     pub manifest: Manifest,
     /// The run's folder.
     pub folder: std::path::PathBuf,
-    /// Whether `CURRENT` names it now.
-    pub published: bool,
+    /// What became of it; nothing yet where the run was asked to stop before that.
+    pub state: Option<State>,
     /// The metrics as a table for people, where there was an evaluation.
     pub metrics: Option<String>,
+    /// Old runs that were removed.
+    pub retired: Vec<String>,
     /// Since the command began.
     pub elapsed: Duration,
 }
@@ -138,7 +157,7 @@ pub struct Outcome {
 pub fn run(job: &Job, options: &Options, on_event: &mut dyn FnMut(Event)) -> Result<Outcome, Error> {
     let began = Instant::now();
     let last = options.until_stage.as_deref().unwrap_or("publish");
-    at_night(job, options, on_event, |mut night| {
+    let outcome = at_night(job, options, on_event, |mut night| {
         for stage in STAGES {
             night.stage_named(stage)?;
             if stage == last {
@@ -146,7 +165,39 @@ pub fn run(job: &Job, options: &Options, on_event: &mut dyn FnMut(Event)) -> Res
             }
         }
         Ok(night.outcome(began.elapsed()))
-    })
+    });
+    tell_monitoring(job, &outcome, on_event);
+    outcome
+}
+
+/// Writes the file that monitoring reads. A run that cannot is no worse for it; one that met another at work
+/// leaves the file to that one.
+fn tell_monitoring(job: &Job, outcome: &Result<Outcome, Error>, on_event: &mut dyn FnMut(Event)) {
+    let Some(path) = &job.spec.observe.prometheus else { return };
+    let exit_code = outcome.as_ref().err().map_or(0, Error::exit_code);
+    if exit_code == 4 {
+        return;
+    }
+    let refused = match outcome {
+        Err(Error::Refused { run_id, .. }) => {
+            crate::publish::read_manifest(&job.spec.output.join("runs").join(run_id)).ok().flatten()
+        }
+        _ => None,
+    };
+    let current = crate::publish::current(&job.spec.output).ok().flatten();
+    let ended = observe::Ended {
+        job: &job.spec.name.0,
+        at_s: Utc::now().timestamp(),
+        exit_code,
+        manifest: outcome.as_ref().ok().map(|outcome| &outcome.manifest).or(refused.as_ref()),
+        current: current.as_ref(),
+    };
+    // The collector must not read half a file.
+    let partial = path.with_added_extension("partial");
+    let written = std::fs::write(&partial, observe::prometheus(&ended));
+    if let Err(error) = written.and_then(|()| std::fs::rename(&partial, path)) {
+        on_event(Event::Warning(&format!("cannot write {}: {error}", path.display())));
+    }
 }
 
 /// The stages that lists on held-out behaviour need.
@@ -220,7 +271,7 @@ fn at_night<T>(
     let inputs = check::inputs(job)?;
     current_is_ours(job)?;
     let output = Output::open(&job.spec.output, &job.spec.name.0)?;
-    work(Night::open(job, &inputs, &output, run_date(job, options), on_event)?)
+    work(Night::open(job, &inputs, options, &output, on_event)?)
 }
 
 /// Sets the one thread count that rayon, candle and the SQL engine share; all cores where it is 0.
@@ -241,6 +292,7 @@ impl Night<'_> {
             "learn" => self.learn(),
             "rank" => self.rank(),
             "evaluate" => self.evaluate(),
+            "gate" => self.gate(),
             _ => self.publish(),
         }
     }

@@ -6,8 +6,9 @@ use chrono::{NaiveDate, Utc};
 
 use crate::error::Error;
 use crate::job::Job;
-use crate::publish::{self, InputFile, Listed, Manifest, Rows, Run};
+use crate::publish::{self, InputFile, Listed, Manifest, Rows, Run, State};
 
+use super::Event;
 use super::check::Inputs;
 use super::lists::IdColumn;
 use super::stages::Night;
@@ -52,6 +53,35 @@ pub(super) fn first_manifest(job: &Job, inputs: &Inputs, run: &Run, date: NaiveD
 
 impl Night<'_> {
     pub(super) fn publish(&mut self) -> Result<(), Error> {
+        let state =
+            if self.is_backfill()? && !self.options.make_current { State::Held } else { State::Published };
+        self.settle(state)?;
+        if state == State::Published {
+            self.retain();
+        }
+        Ok(())
+    }
+
+    /// Whether readers load the list of a later night.
+    fn is_backfill(&self) -> Result<bool, Error> {
+        let spec = &self.job.spec;
+        let current = publish::current(&spec.output)?;
+        let runs = publish::list_runs(&spec.output, &spec.name.0)?;
+        let loaded = runs.iter().find(|run| current.as_ref().is_some_and(|current| current.run_id == run.id));
+        Ok(loaded.is_some_and(|loaded| loaded.date > self.date))
+    }
+
+    /// Removes runs that are too old. What cannot be removed is no reason for a night to fail.
+    fn retain(&mut self) {
+        match self.output.retain(self.job.spec.publish.keep_runs) {
+            Ok(removed) if removed.is_empty() => {}
+            Ok(removed) => self.retired = removed,
+            Err(error) => (self.on_event)(Event::Warning(&format!("old runs are still there: {error}"))),
+        }
+    }
+
+    /// Puts the tables in place, checks them and completes the run; readers load it where it is published.
+    pub(super) fn settle(&mut self, state: State) -> Result<(), Error> {
         for (stage, table) in TABLES {
             if self.folder(stage).join(table).exists() {
                 self.run.publish_table(&self.folder(stage), table)?;
@@ -65,10 +95,15 @@ impl Night<'_> {
         let facts = self.catalog_facts()?;
         self.manifest.items =
             Rows { read: facts.read, kept: facts.n_items, rejected: facts.rejected, ..Rows::default() };
-        self.manifest.peak_memory_bytes = peak_memory_bytes();
+        let stages = self.manifest.stages.iter().map(|stage| stage.cost.peak_memory_bytes);
+        self.manifest.peak_memory_bytes = stages.fold(peak_memory_bytes(), u64::max);
         self.manifest.finished_at = Utc::now().to_rfc3339();
-        self.run.publish(&self.manifest)?;
-        self.published = true;
+        self.manifest.state = state;
+        match state {
+            State::Published => self.run.publish(&self.manifest)?,
+            State::Refused | State::Held => self.run.complete(&self.manifest)?,
+        }
+        self.state = Some(state);
         Ok(())
     }
 
@@ -169,7 +204,7 @@ impl Places {
     }
 }
 
-/// The process's highest resident memory so far; 0 where the system does not tell.
+/// The process's highest resident memory since it was last forgotten; 0 where the system does not tell.
 pub(super) fn peak_memory_bytes() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find(|line| line.starts_with("VmHWM:"));

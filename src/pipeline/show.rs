@@ -1,23 +1,26 @@
-//! For human eyes: one user, item, query or run of what has been published, and SQL over all of it.
+//! For human eyes: one user, item, query or run of what has been published.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use arrow::array::{ArrayRef, BooleanArray, RecordBatch, StringArray};
+use arrow::array::{ArrayRef, BooleanArray, RecordBatch, StringArray, UInt64Array};
 use arrow::util::pretty::pretty_format_batches;
 
 use crate::error::Error;
 use crate::job::Job;
-use crate::lake::{self, Lake, Param};
+use crate::lake::{self, Lake, Param, input};
 use crate::publish::{self, Manifest};
+use crate::{behavior, catalog};
 
 use super::current;
+use super::runs::Listed;
 
 /// A user's profile and list.
 ///
 /// # Errors
 /// If nothing is published, or the user has no list.
 pub fn user(job: &Job, id: &str, k: usize) -> Result<String, Error> {
-    let shelf = Shelf::open(job)?;
+    let shelf = Shelf::open(job, "")?;
     let profile = shelf.ask(
         "SELECT user_id, segment, n_events, n_items, n_purchases, first_time, last_time,
                 round(price_low, 2) AS price_low, round(price_high, 2) AS price_high
@@ -40,7 +43,7 @@ pub fn user(job: &Job, id: &str, k: usize) -> Result<String, Error> {
 /// # Errors
 /// If nothing is published, or the item is not in the catalogue.
 pub fn item(job: &Job, id: &str, k: usize) -> Result<String, Error> {
-    let shelf = Shelf::open(job)?;
+    let shelf = Shelf::open(job, "")?;
     let item = shelf.ask(
         "SELECT item_id, title, brand, category, price, eligible
          FROM catalog WHERE CAST(item_id AS VARCHAR) = $id",
@@ -62,7 +65,7 @@ pub fn item(job: &Job, id: &str, k: usize) -> Result<String, Error> {
 /// # Errors
 /// If nothing is published, or nobody searched for it.
 pub fn query(job: &Job, words: &str, k: usize) -> Result<String, Error> {
-    let shelf = Shelf::open(job)?;
+    let shelf = Shelf::open(job, "")?;
     let normalised = words.to_lowercase().split_whitespace().collect::<Vec<_>>().join(" ");
     let list = shelf.ask(
         "SELECT q.rank, q.item_id, i.title, i.category, round(q.score, 3) AS score,
@@ -88,16 +91,6 @@ pub fn run(job: &Job, run_id: Option<&str>) -> Result<String, Error> {
     let manifest = publish::read_manifest(&folder)?
         .ok_or_else(|| Error::NotFound { what: format!("run {run_id}"), run_id: run_id.clone() })?;
     Ok(describe(&manifest))
-}
-
-/// Runs one statement over the current run's tables and `runs`.
-///
-/// # Errors
-/// If nothing is published, or the statement fails.
-pub fn sql(job: &Job, statement: &str) -> Result<String, Error> {
-    let shelf = Shelf::open(job)?;
-    let rows = shelf.lake.ask(statement)?;
-    Ok(format!("{}\n", pretty_format_batches(&[rows])?))
 }
 
 /// A manifest in a few lines.
@@ -147,6 +140,18 @@ pub(crate) fn describe(manifest: &Manifest) -> String {
             table.files
         );
     }
+    let judgement: super::gate::Judgement = serde_json::from_value(manifest.gate.clone()).unwrap_or_default();
+    if !judgement.findings.is_empty() {
+        let with = judgement.compared_with.as_deref().map_or("nothing before it".to_owned(), str::to_owned);
+        let n_broken = judgement.findings.iter().filter(|finding| !finding.holds).count();
+        text += &format!(
+            "\n  gate: {} limits, {n_broken} broken, compared with {with}\n",
+            judgement.findings.len()
+        );
+        for finding in judgement.broken() {
+            text += &format!("    {finding}\n");
+        }
+    }
     for warning in &manifest.warnings {
         text += &format!("\n  warning: {warning}");
     }
@@ -157,13 +162,17 @@ pub(crate) fn describe(manifest: &Manifest) -> String {
 }
 
 /// The current run's tables, registered.
-struct Shelf {
-    lake: Lake,
+pub(super) struct Shelf {
+    pub(super) lake: Lake,
+    /// Their names.
+    pub(super) tables: Vec<String>,
     run_id: String,
 }
 
 impl Shelf {
-    fn open(job: &Job) -> Result<Self, Error> {
+    /// Registers the current run's tables; those of all runs (`all_…`) and the inputs where the statement
+    /// names such a one.
+    pub(super) fn open(job: &Job, statement: &str) -> Result<Self, Error> {
         let current = current(job)?;
         let folder = job.spec.output.join(&current.path);
         let lake = Lake::open(&lake::Config {
@@ -185,11 +194,19 @@ impl Shelf {
             ));
         }
         tables.push(("catalog".to_owned(), folder.join("stages/catalog/catalog.parquet")));
-        for (name, path) in tables.iter().filter(|(_, path)| path.exists()) {
+        tables.retain(|(_, path)| path.exists());
+        for (name, path) in &tables {
             lake.register_file(name, path)?;
         }
-        lake.register_rows("runs", runs(job, &current.run_id)?)?;
-        Ok(Self { lake, run_id: current.run_id })
+        let runs = super::runs::listed(job)?;
+        lake.register_rows("runs", runs_table(&runs)?)?;
+        let mut names: Vec<String> = tables.into_iter().map(|(name, _)| name).collect();
+        names.push("runs".to_owned());
+        if statement.contains("all_") {
+            names.extend(of_all_runs(&lake, &runs)?);
+        }
+        names.extend(inputs(&lake, job, statement)?);
+        Ok(Self { lake, tables: names, run_id: current.run_id })
     }
 
     fn ask(&self, sql: &str, id: &str, k: usize) -> Result<RecordBatch, Error> {
@@ -210,20 +227,71 @@ impl Shelf {
     }
 }
 
-fn runs(job: &Job, current: &str) -> Result<RecordBatch, Error> {
-    let runs = publish::list_runs(&job.spec.output, &job.spec.name.0)?;
-    let text = |of: &dyn Fn(&publish::RunInfo) -> String| -> ArrayRef {
+/// Every published table of all complete runs, with the run and its date before its own columns.
+fn of_all_runs(lake: &Lake, runs: &[Listed]) -> Result<Vec<String>, Error> {
+    let mut parts: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (at, run) in runs.iter().enumerate() {
+        let Some(manifest) = &run.manifest else { continue };
+        for table in manifest.tables.keys().filter(|table| *table != "rejected") {
+            let (path, part) = (run.info.folder.join(table), format!("{table}_of_run_{at}"));
+            if path.exists() {
+                lake.register_file(&part, &path)?;
+                parts.entry(table.clone()).or_default().push(format!(
+                    "SELECT '{}' AS run_id, CAST('{}' AS DATE) AS date, * FROM {part}",
+                    run.info.id, run.info.date
+                ));
+            }
+        }
+    }
+    for (table, parts) in &parts {
+        // An older version's run may lack a column.
+        lake.define(&format!("all_{table}"), &parts.join(" UNION ALL BY NAME "), &[])?;
+    }
+    Ok(parts.into_keys().map(|table| format!("all_{table}")).collect())
+}
+
+/// The job's inputs as they are now, mapped onto the contract's columns.
+fn inputs(lake: &Lake, job: &Job, statement: &str) -> Result<Vec<String>, Error> {
+    let spec = &job.spec.inputs;
+    let text = spec.items.as_ref().and_then(|items| items.text.as_deref());
+    let inputs = [
+        ("events", Some(&spec.events), behavior::event_contract()),
+        ("items", spec.items.as_ref(), catalog::item_contract(text)),
+        ("users", spec.users.as_ref(), behavior::user_contract()),
+    ];
+    let mut names = Vec::new();
+    for (name, config, contract) in inputs {
+        let is_named = statement.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == name);
+        if let (Some(config), true) = (config, is_named) {
+            let input =
+                input::discover(config, &contract).map_err(|source| Error::Input { input: name, source })?;
+            lake.register_input(name, &input, &contract)?;
+            names.push(name.to_owned());
+        }
+    }
+    Ok(names)
+}
+
+fn runs_table(runs: &[Listed]) -> Result<RecordBatch, Error> {
+    let text = |of: &dyn Fn(&Listed) -> String| -> ArrayRef {
         std::sync::Arc::new(runs.iter().map(|run| Some(of(run))).collect::<StringArray>())
     };
-    let flag = |of: &dyn Fn(&publish::RunInfo) -> bool| -> ArrayRef {
+    let flag = |of: &dyn Fn(&Listed) -> bool| -> ArrayRef {
         std::sync::Arc::new(runs.iter().map(|run| Some(of(run))).collect::<BooleanArray>())
     };
+    let count = |of: &dyn Fn(&Listed) -> u64| -> ArrayRef {
+        std::sync::Arc::new(runs.iter().map(of).collect::<UInt64Array>())
+    };
     let columns = vec![
-        ("run_id", text(&|run| run.id.clone())),
-        ("date", text(&|run| run.date.to_string())),
-        ("complete", flag(&|run| run.complete)),
-        ("current", flag(&|run| run.id == current)),
-        ("folder", text(&|run| run.folder.display().to_string())),
+        ("run_id", text(&|run| run.info.id.clone())),
+        ("date", text(&|run| run.info.date.to_string())),
+        ("state", text(&Listed::state)),
+        ("complete", flag(&|run| run.info.complete)),
+        ("current", flag(&|run| run.current)),
+        ("pinned", flag(&|run| run.info.pinned)),
+        ("n_rows", count(&Listed::rows)),
+        ("bytes", count(&Listed::bytes)),
+        ("folder", text(&|run| run.info.folder.display().to_string())),
     ];
     Ok(RecordBatch::try_from_iter(columns)?)
 }

@@ -15,13 +15,14 @@ use crate::job::Job;
 use crate::lake::table::{self, Layout};
 use crate::lake::{self, Lake};
 use crate::matrix::{Csr, Dense};
-use crate::publish::{Fingerprint, Manifest, Output, Rows, Run, Stage};
+use crate::publish::{Fingerprint, Manifest, Output, Rows, Run, Stage, State};
 use crate::{behavior, catalog, factor, repeat};
 
 use super::check::Inputs;
 use super::history::{self, History, Ids};
 use super::lists::{self, IdColumn};
-use super::{Event, Outcome};
+use super::usage::Usage;
+use super::{Event, Options, Outcome};
 
 /// A stage that is complete: where its files are and what it reported.
 pub(super) struct Done {
@@ -40,13 +41,17 @@ pub(super) struct Report {
 pub(super) struct Night<'a> {
     pub(super) job: &'a Job,
     pub(super) inputs: &'a Inputs,
+    pub(super) options: &'a Options,
     pub(super) output: &'a Output,
     pub(super) run: Run,
     pub(super) date: NaiveDate,
     pub(super) done: BTreeMap<&'static str, Done>,
     pub(super) manifest: Manifest,
-    pub(super) published: bool,
+    /// What became of the run; nothing yet where it has further to go.
+    pub(super) state: Option<State>,
     pub(super) metrics: Option<String>,
+    /// Old runs that were removed.
+    pub(super) retired: Vec<String>,
     pub(super) on_event: &'a mut dyn FnMut(Event),
     lake: Option<Lake>,
     /// A hash of the running program, the shipped SQL in it included.
@@ -57,10 +62,11 @@ impl<'a> Night<'a> {
     pub(super) fn open(
         job: &'a Job,
         inputs: &'a Inputs,
+        options: &'a Options,
         output: &'a Output,
-        date: NaiveDate,
         on_event: &'a mut dyn FnMut(Event),
     ) -> Result<Self, Error> {
+        let date = super::run_date(job, options);
         let run = output.start(date)?;
         on_event(Event::Run { run_id: run.id(), resumed: run.resumed() });
         let manifest = super::publish::first_manifest(job, inputs, &run, date);
@@ -68,13 +74,15 @@ impl<'a> Night<'a> {
         Ok(Self {
             job,
             inputs,
+            options,
             output,
             run,
             date,
             done,
             manifest,
-            published: false,
+            state: None,
             metrics,
+            retired: Vec::new(),
             on_event,
             lake: None,
             program: program(),
@@ -85,8 +93,9 @@ impl<'a> Night<'a> {
         Outcome {
             folder: self.run.folder(),
             manifest: self.manifest,
-            published: self.published,
+            state: self.state,
             metrics: self.metrics,
+            retired: self.retired,
             elapsed,
         }
     }
@@ -107,7 +116,7 @@ impl<'a> Night<'a> {
         fingerprint: String,
         work: impl FnOnce(&mut Self, &Path) -> Result<Report, Error>,
     ) -> Result<(), Error> {
-        let began = Instant::now();
+        let (began, usage) = (Instant::now(), Usage::begin());
         let (folder, facts, reused_from) = match self.run.stage(name, &fingerprint)? {
             Stage::Done(done) => {
                 (self.on_event)(Event::Reused { stage: name, from: done.made_by() });
@@ -122,7 +131,7 @@ impl<'a> Night<'a> {
                 (done.folder().to_owned(), done.facts().clone(), None)
             }
         };
-        self.manifest.stage(name, &fingerprint, began.elapsed(), reused_from);
+        self.manifest.stage(name, &fingerprint, (began.elapsed(), usage.since()), reused_from);
         self.done.insert(name, Done { folder, fingerprint, facts });
         Ok(())
     }
@@ -504,7 +513,7 @@ fn program() -> String {
 }
 
 /// Moments of the run date count until its last microsecond, UTC.
-fn end_of_day_us(date: NaiveDate) -> i64 {
+pub(super) fn end_of_day_us(date: NaiveDate) -> i64 {
     let next = date.succ_opt().unwrap_or(date);
     next.and_time(chrono::NaiveTime::MIN).and_utc().timestamp_micros() - 1
 }

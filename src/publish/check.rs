@@ -5,19 +5,17 @@
 //! each list in one run of rows of one file, and every listed pair allowed. Memory: one batch, one
 //! list, and 16 bytes a list where a table has several files.
 
-use std::borrow::Cow;
 use std::collections::BTreeSet;
-use std::fmt;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, UInt64Array};
-use arrow::compute::{CastOptions, cast_with_options};
-use arrow::datatypes::{DataType, Float32Type, Int64Type, Schema, SchemaRef, UInt16Type, UInt64Type};
+use arrow::array::{AsArray, RecordBatch};
+use arrow::datatypes::{DataType, Float32Type, Schema, SchemaRef, UInt16Type};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use super::files::{io, tree};
+use super::id::{Id, Ids, column};
 use super::problem::{Fault, Problem};
 use super::stages::{footer_rows, is_parquet};
 use super::{Error, TableRecord};
@@ -232,85 +230,6 @@ impl List {
     }
 }
 
-/// An id; integers compare as numbers, strings by their bytes.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Id<'a> {
-    Int(i128),
-    Text(Cow<'a, str>),
-}
-
-impl Id<'_> {
-    fn into_owned(self) -> Id<'static> {
-        match self {
-            Self::Int(value) => Id::Int(value),
-            Self::Text(value) => Id::Text(Cow::Owned(value.into_owned())),
-        }
-    }
-
-    /// Replaces the buffer's text by the id's.
-    fn write(&self, text: &mut String) {
-        text.clear();
-        match self {
-            Self::Int(value) => {
-                let _ = fmt::Write::write_fmt(text, format_args!("{value}"));
-            }
-            Self::Text(value) => text.push_str(value),
-        }
-    }
-}
-
-impl fmt::Display for Id<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Int(value) => write!(f, "{value}"),
-            Self::Text(value) => f.write_str(value),
-        }
-    }
-}
-
-/// A column of ids.
-enum Ids {
-    Int(Int64Array),
-    Unsigned(UInt64Array),
-    Text(StringArray),
-}
-
-impl Ids {
-    fn read(batch: &RecordBatch, name: &str) -> Result<Self, Problem> {
-        let values = column(batch, name)?;
-        let to = match values.data_type() {
-            DataType::UInt64 => return Ok(Self::Unsigned(values.as_primitive::<UInt64Type>().clone())),
-            found if found.is_integer() => DataType::Int64,
-            _ => DataType::Utf8,
-        };
-        // A lenient cast would turn an id that does not fit into a null, and a null into id 0.
-        let strict = CastOptions { safe: false, ..CastOptions::default() };
-        let values = cast_with_options(values, &to, &strict)
-            .map_err(|source| Problem::Ids { column: name.to_owned(), source })?;
-        Ok(if to == DataType::Int64 {
-            Self::Int(values.as_primitive::<Int64Type>().clone())
-        } else {
-            Self::Text(values.as_string::<i32>().clone())
-        })
-    }
-
-    fn id(&self, row: usize) -> Id<'_> {
-        match self {
-            Self::Int(values) => Id::Int(values.value(row).into()),
-            Self::Unsigned(values) => Id::Int(values.value(row).into()),
-            Self::Text(values) => Id::Text(Cow::Borrowed(values.value(row))),
-        }
-    }
-}
-
-fn column<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a ArrayRef, Problem> {
-    let values = batch.column_by_name(name).ok_or_else(|| Problem::NoColumn { column: name.to_owned() })?;
-    match values.null_count() {
-        0 => Ok(values),
-        nulls => Err(Problem::Null { column: name.to_owned(), nulls }),
-    }
-}
-
 /// 96 bits of a key's hash: two of a billion lists share them once in ten billion tables.
 fn name_hash(key: &[String]) -> [u8; 12] {
     let mut hasher = blake3::Hasher::new();
@@ -324,7 +243,7 @@ fn name_hash(key: &[String]) -> [u8; 12] {
 }
 
 /// Every Parquet file below a folder, sorted.
-fn parquet_files(folder: &Path) -> Result<Vec<PathBuf>, Error> {
+pub(super) fn parquet_files(folder: &Path) -> Result<Vec<PathBuf>, Error> {
     let (_, mut files) = tree(folder)?;
     files.retain(|path| is_parquet(path));
     Ok(files)

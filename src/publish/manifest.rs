@@ -25,6 +25,8 @@ pub struct Manifest {
     pub job: String,
     /// The run date.
     pub date: String,
+    /// What became of it.
+    pub state: State,
     /// When the run's process began, RFC 3339, UTC; a resumed run's last process.
     pub started_at: String,
     /// When the manifest was written.
@@ -51,8 +53,33 @@ pub struct Manifest {
     pub warnings: Vec<String>,
     /// The evaluation in short: system, then `metric@k`, over all users.
     pub metrics: BTreeMap<String, Value>,
+    /// What the gate found: the run compared with, and each limit with its value.
+    pub gate: Value,
     /// What stages learned: objectives, metrics, counts.
     pub facts: BTreeMap<String, Value>,
+}
+
+/// What became of a complete run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// It was let through: `CURRENT` has named it, or the process was stopped just before.
+    #[default]
+    Published,
+    /// The gate refused it.
+    Refused,
+    /// It is of an earlier night than the one in `CURRENT`, which stayed.
+    Held,
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Published => "published",
+            Self::Refused => "refused",
+            Self::Held => "held",
+        })
+    }
 }
 
 /// An input file as it was read.
@@ -105,6 +132,23 @@ pub struct StageRecord {
     pub elapsed_ms: u64,
     /// The run whose result was taken, if one was.
     pub reused_from: Option<String>,
+    /// What it cost the machine.
+    #[serde(default)]
+    pub cost: Cost,
+}
+
+/// What a stage cost the machine; 0 where the system does not tell.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Cost {
+    /// Processor time, of all threads.
+    pub cpu_ms: u64,
+    /// Bytes read, from memory or disk.
+    pub read_bytes: u64,
+    /// Bytes written.
+    pub written_bytes: u64,
+    /// The highest resident memory.
+    pub peak_memory_bytes: u64,
 }
 
 /// A run's manifest; `None` where the run has none, so is not complete.
@@ -117,8 +161,15 @@ pub fn read_manifest(run: &Path) -> Result<Option<Manifest>, Error> {
 
 impl Manifest {
     /// Records a stage.
-    pub fn stage(&mut self, name: &str, fingerprint: &str, elapsed: Duration, reused_from: Option<String>) {
+    pub fn stage(
+        &mut self,
+        name: &str,
+        fingerprint: &str,
+        (elapsed, cost): (Duration, Cost),
+        reused_from: Option<String>,
+    ) {
         self.stages.push(StageRecord {
+            cost,
             name: name.to_owned(),
             fingerprint: fingerprint.to_owned(),
             elapsed_ms: elapsed.as_millis() as u64,

@@ -5,6 +5,7 @@
 //! <output>/CURRENT                   {"run_id": …}: the run that readers load
 //! <output>/runs/nightly-2026-11-21-1/
 //!     manifest.json                  written last: a run with it is complete
+//!     pinned                         there where the run is to be kept
 //!     stages/behavior/stage.json     written last: a stage with it is complete
 //!     recommendations/…              the published tables
 //! ```
@@ -25,15 +26,23 @@ use serde::{Deserialize, Serialize};
 
 mod check;
 mod files;
+mod find;
+mod forget;
+mod id;
+mod lists;
 mod manifest;
 mod problem;
 mod runs;
 mod stages;
 
 pub use check::{Listed, check, count};
-pub use manifest::{InputFile, Manifest, Rows, StageRecord, TableRecord, read_manifest};
+pub use find::find;
+pub use forget::Forgotten;
+pub use id::{Id, Ids};
+pub use lists::{List, Lists, Paired};
+pub use manifest::{Cost, InputFile, Manifest, Rows, StageRecord, State, TableRecord, read_manifest};
 pub use problem::{Fault, Problem};
-pub use runs::{Output, Run, RunInfo, current, list_runs};
+pub use runs::{Output, Run, RunInfo, current, list_runs, pin, previous};
 pub use stages::{DoneStage, Fingerprint, Stage, StageWriter};
 
 /// What `CURRENT` says.
@@ -79,6 +88,23 @@ pub enum Error {
         path: PathBuf,
         /// What it says of its holder.
         holder: String,
+    },
+    /// A run was asked for that has no manifest.
+    #[error("run {run_id} is not complete: it has no manifest")]
+    Incomplete {
+        /// The run.
+        run_id: String,
+    },
+    /// A table could not be written anew.
+    #[error(transparent)]
+    Rewrite(#[from] crate::lake::table::Error),
+    /// Rows of users who were to be forgotten are still there.
+    #[error("{}: expected no row of the users to be forgotten; found {found}", path.display())]
+    Remains {
+        /// The file.
+        path: PathBuf,
+        /// Their rows in it.
+        found: u64,
     },
     /// A written table cannot be read back.
     #[error("cannot read back {}", path.display())]

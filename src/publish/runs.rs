@@ -10,7 +10,7 @@ use super::check::count;
 use super::files::{
     create_folder, entries, io, link, link_tree, parent, read_json, remove, sync, write_json,
 };
-use super::manifest::Manifest;
+use super::manifest::{Manifest, State, read_manifest};
 use super::problem::Problem;
 use super::stages::{self, DoneStage, Stage};
 use super::{Current, Error, run_id};
@@ -48,9 +48,19 @@ pub struct RunInfo {
     pub attempt: u32,
     /// Whether it has a manifest.
     pub complete: bool,
+    /// Whether it is kept however old it gets.
+    pub pinned: bool,
 }
 
 impl Output {
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub(super) fn job(&self) -> &str {
+        &self.job
+    }
+
     /// Makes the folder where missing, and takes the job's lock.
     ///
     /// # Errors
@@ -116,7 +126,62 @@ impl Output {
         let runs = list_runs(&self.root, &self.job)?;
         Ok(runs.iter().rev().filter_map(|run| stages::complete(&run.folder, stage)).collect())
     }
+
+    /// Switches `CURRENT` to a complete run once its tables are found to be as its manifest counts them.
+    ///
+    /// # Errors
+    /// [`Error::Incomplete`] where it has no manifest; if a table is not as counted, or the disk refuses.
+    pub fn make_current(&self, run_id: &str) -> Result<(), Error> {
+        let folder = self.root.join("runs").join(run_id);
+        let Some(manifest) = read_manifest(&folder)? else {
+            return Err(Error::Incomplete { run_id: run_id.to_owned() });
+        };
+        verify(&folder, &manifest)?;
+        if manifest.state != State::Published {
+            let manifest = Manifest { state: State::Published, ..manifest };
+            write_json(&folder.join("manifest.json"), run_id, &manifest)?;
+        }
+        switch(&self.root, &self.job, run_id)
+    }
+
+    /// Removes runs past the newest `keep` complete ones, and returns their names. Never the one in
+    /// `CURRENT`, the published one before it, nor one that is pinned; 0 keeps all. A run that was never
+    /// completed goes with the complete ones that are older than it.
+    ///
+    /// # Errors
+    /// If a folder cannot be read or removed; a run is in its place or not at all.
+    pub fn retain(&self, keep: usize) -> Result<Vec<String>, Error> {
+        let folder = self.root.join("runs");
+        for path in entries(&folder)? {
+            // What an earlier call was killed over.
+            if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(REMOVED)) {
+                remove(&path)?;
+            }
+        }
+        let Some(current) = current(&self.root)?.filter(|_| keep > 0) else { return Ok(Vec::new()) };
+        let previous = previous(&self.root, &self.job)?;
+        let (mut complete, mut removed) = (0, Vec::new());
+        for run in list_runs(&self.root, &self.job)?.into_iter().rev() {
+            let is_kept = complete < keep
+                || run.pinned
+                || run.id == current.run_id
+                || previous.as_ref().is_some_and(|previous| previous.id == run.id);
+            complete += usize::from(run.complete);
+            if is_kept {
+                continue;
+            }
+            let aside = folder.join(format!("{REMOVED}{}", run.id));
+            fs::rename(&run.folder, &aside).map_err(io("rename", &run.folder))?;
+            sync(&folder)?;
+            remove(&aside)?;
+            removed.push(run.id);
+        }
+        Ok(removed)
+    }
 }
+
+/// Where a run goes before its files do, so that no reader finds half of one.
+const REMOVED: &str = ".removed-";
 
 impl Run {
     /// Its name: job, date, attempt.
@@ -180,32 +245,50 @@ impl Run {
         folder.ancestors().take_while(|folder| folder.starts_with(&run)).try_for_each(sync)
     }
 
-    /// Writes the manifest, which completes the run, then switches `CURRENT` to it in one step.
+    /// Writes the manifest, which completes the run; readers still load the one they loaded before.
     ///
     /// # Errors
-    /// If a table is not as the manifest counts it, or the disk refuses; `CURRENT` then names the run
-    /// it named before.
-    pub fn publish(&self, manifest: &Manifest) -> Result<(), Error> {
+    /// If a table is not as the manifest counts it, or the disk refuses.
+    pub fn complete(&self, manifest: &Manifest) -> Result<(), Error> {
         let folder = self.folder();
         remove(&folder.join(".scratch"))?;
-        for (table, recorded) in &manifest.tables {
-            let path = folder.join(table);
-            let found = count(&path)?;
-            if found != *recorded {
-                let problem = Box::new(Problem::Record { recorded: *recorded, found });
-                return Err(Error::Broken { table: table.clone(), path, problem });
-            }
-        }
+        verify(&folder, manifest)?;
         let manifest = Manifest { build: built_for(), ..manifest.clone() };
-        write_json(&folder.join("manifest.json"), &self.id, &manifest)?;
-        let current = Current {
-            run_id: self.id.clone(),
-            path: format!("runs/{}", self.id),
-            job: self.job.clone(),
-            published_at: Utc::now().to_rfc3339(),
-        };
-        write_json(&self.root.join("CURRENT"), &self.job, &current)
+        write_json(&folder.join("manifest.json"), &self.id, &manifest)
     }
+
+    /// Completes the run, then switches `CURRENT` to it in one step.
+    ///
+    /// # Errors
+    /// As of [`Run::complete`]; `CURRENT` then names the run it named before.
+    pub fn publish(&self, manifest: &Manifest) -> Result<(), Error> {
+        self.complete(manifest)?;
+        switch(&self.root, &self.job, &self.id)
+    }
+}
+
+/// Names a complete run in `CURRENT`.
+fn switch(root: &Path, job: &str, run_id: &str) -> Result<(), Error> {
+    let current = Current {
+        run_id: run_id.to_owned(),
+        path: format!("runs/{run_id}"),
+        job: job.to_owned(),
+        published_at: Utc::now().to_rfc3339(),
+    };
+    write_json(&root.join("CURRENT"), job, &current)
+}
+
+/// Holds a run's tables against its manifest.
+fn verify(folder: &Path, manifest: &Manifest) -> Result<(), Error> {
+    for (table, recorded) in &manifest.tables {
+        let path = folder.join(table);
+        let found = count(&path)?;
+        if found != *recorded {
+            let problem = Box::new(Problem::Record { recorded: *recorded, found });
+            return Err(Error::Broken { table: table.clone(), path, problem });
+        }
+    }
+    Ok(())
 }
 
 /// The run that readers load, if any has been published.
@@ -229,11 +312,45 @@ pub fn list_runs(root: &Path, job: &str) -> Result<Vec<RunInfo>, Error> {
     for path in entries(&folder)? {
         let Some(id) = path.file_name().and_then(|name| name.to_str()) else { continue };
         let Some((date, attempt)) = parse_run_id(id, job) else { continue };
-        let complete = path.join("manifest.json").exists();
-        runs.push(RunInfo { id: id.to_owned(), folder: path.clone(), date, attempt, complete });
+        let (complete, pinned) = (path.join("manifest.json").exists(), path.join(PINNED).exists());
+        runs.push(RunInfo { id: id.to_owned(), folder: path.clone(), date, attempt, complete, pinned });
     }
     runs.sort_by_key(|run| (run.date, run.attempt));
     Ok(runs)
+}
+
+/// A file that says that a run is to be kept.
+const PINNED: &str = "pinned";
+
+/// The newest published run before the one in `CURRENT`; its tables are not looked at.
+///
+/// # Errors
+/// If a folder or a manifest cannot be read.
+pub fn previous(root: &Path, job: &str) -> Result<Option<RunInfo>, Error> {
+    let Some(current) = current(root)? else { return Ok(None) };
+    let mut older = list_runs(root, job)?;
+    let place = older.iter().position(|run| run.id == current.run_id).unwrap_or(older.len());
+    older.truncate(place);
+    for run in older.into_iter().rev() {
+        if read_manifest(&run.folder)?.is_some_and(|manifest| manifest.state == State::Published) {
+            return Ok(Some(run));
+        }
+    }
+    Ok(None)
+}
+
+/// Pins a run, so that it is kept however old it gets, or no longer does so.
+///
+/// # Errors
+/// If the disk refuses.
+pub fn pin(run: &RunInfo, pinned: bool) -> Result<(), Error> {
+    let mark = run.folder.join(PINNED);
+    if pinned {
+        File::create(&mark).map_err(io("write", &mark))?;
+    } else {
+        remove(&mark)?;
+    }
+    sync(&run.folder)
 }
 
 fn parse_run_id(id: &str, job: &str) -> Option<(NaiveDate, u32)> {

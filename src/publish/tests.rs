@@ -357,11 +357,13 @@ fn a_manifest_reads_back_as_it_was_written_and_an_older_one_as_empty() {
     let mut manifest = Manifest { run_id: run.id().to_owned(), seed: u64::MAX, ..Manifest::default() };
     manifest.events.rejected.insert("bot".to_owned(), 3);
     manifest.metrics.insert("recall".to_owned(), json!({ "10": 0.25 }));
-    manifest.stage("rank", "f1", std::time::Duration::from_millis(12), None);
+    let cost = Cost { cpu_ms: 7, ..Cost::default() };
+    manifest.stage("rank", "f1", (std::time::Duration::from_millis(12), cost), None);
     run.publish(&manifest).unwrap();
     let first = fs::read(run.folder().join("manifest.json")).unwrap();
     let read = read_manifest(&run.folder()).unwrap().unwrap();
     assert_eq!((read.run_id.as_str(), read.seed, read.stages[0].elapsed_ms), (run.id(), u64::MAX, 12));
+    assert_eq!(read.stages[0].cost, cost);
     assert_eq!((read.events.rejected["bot"], &read.metrics["recall"]["10"]), (3, &json!(0.25)));
     assert!(read.build.contains(std::env::consts::ARCH), "{}", read.build);
     run.publish(&read).unwrap();
@@ -382,4 +384,42 @@ fn fields_of_a_fingerprint_cannot_run_into_each_other() {
     assert_ne!(Fingerprint::new("s").hex(), Fingerprint::new("t").hex());
     assert_eq!(one, Fingerprint::new("s").add("a", "bc").hex());
     assert_eq!(one.len(), 32);
+}
+
+fn write_lists(path: &Path, rows: &[(i64, &str)]) {
+    let users: ArrayRef = Arc::new(rows.iter().map(|row| row.0).collect::<Int64Array>());
+    let items: ArrayRef = Arc::new(rows.iter().map(|row| Some(row.1)).collect::<arrow::array::StringArray>());
+    let rows = RecordBatch::try_from_iter([("user_id", users), ("item_id", items)]).unwrap();
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let mut writer = ArrowWriter::try_new(File::create(path).unwrap(), rows.schema(), None).unwrap();
+    writer.write(&rows).unwrap();
+    writer.close().unwrap();
+}
+
+#[test]
+fn lists_of_two_tables_meet_by_key_whatever_their_buckets() {
+    let folder = tempfile::tempdir().unwrap();
+    let (one, other) = (folder.path().join("one"), folder.path().join("other"));
+    write_lists(&one.join("bucket=00/part.parquet"), &[(2, "a"), (2, "b"), (9, "c")]);
+    write_lists(&one.join("bucket=01/part.parquet"), &[(1, "d"), (10, "e")]);
+    // One list that is longer than a batch of rows.
+    let long: Vec<(i64, &str)> = std::iter::repeat_n((2, "x"), 5_000).collect();
+    write_lists(&other.join("part.parquet"), &[&long[..], &[(7, "y"), (10, "z")]].concat());
+    write_lists(&other.join("empty.parquet"), &[]);
+    let open = |folder: &Path| Lists::open(folder, &["user_id"], &["item_id"]).unwrap();
+    let sizes: Vec<(Option<usize>, Option<usize>)> = Paired::new(open(&one), open(&other))
+        .map(|pair| {
+            let (left, right) = pair.unwrap();
+            if let (Some(left), Some(right)) = (&left, &right) {
+                assert_eq!(left.key, right.key);
+            }
+            let rows = |list: Option<List>| list.map(|list| list.rows.num_rows());
+            (rows(left), rows(right))
+        })
+        .collect();
+    // Users 1, 2, 7, 9 and 10, as numbers go.
+    let expected =
+        [(Some(1), None), (Some(2), Some(5_000)), (None, Some(1)), (Some(1), None), (Some(1), Some(1))];
+    assert_eq!(sizes, expected);
+    assert!(Lists::open(&one, &["query"], &["item_id"]).is_err());
 }

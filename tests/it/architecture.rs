@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 /// Rooms in the order data flows through them; a room may name only earlier ones, and their types.
-const ROOMS: [&str; 16] = [
+const ROOMS: [&str; 19] = [
     "lake",
     "behavior",
     "catalog",
@@ -19,11 +19,14 @@ const ROOMS: [&str; 16] = [
     "learning",
     "tuning",
     "evaluation",
+    "gate",
     "publish",
+    "cache",
+    "observe",
 ];
 
 /// Foreign crates that only some modules may name.
-const KEPT: [(&str, &[&str]); 14] = [
+const KEPT: [(&str, &[&str]); 15] = [
     ("datafusion", &["lake"]),
     ("tokio", &["lake"]),
     ("futures", &["lake"]),
@@ -36,6 +39,7 @@ const KEPT: [(&str, &[&str]); 14] = [
     ("clap", &["cli"]),
     ("indicatif", &["cli"]),
     ("toml", &["job"]),
+    ("redis", &["cache"]),
     ("tpe", &["tuning"]),
     ("rand", &["tuning"]),
 ];

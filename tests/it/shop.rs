@@ -57,6 +57,9 @@ test_days = 5
 
 [publish]
 buckets = 4
+
+[gate]
+enabled = false
 {more}
 "#
         );
@@ -111,7 +114,13 @@ buckets = 4
     /// Runs the job and returns the run's folder.
     #[track_caller]
     pub(crate) fn run(&self, more: &[&str]) -> PathBuf {
-        let mut args = vec!["run", "job.toml", "--date", "2026-11-21"];
+        self.run_of("2026-11-21", more)
+    }
+
+    /// The same of another day.
+    #[track_caller]
+    pub(crate) fn run_of(&self, date: &str, more: &[&str]) -> PathBuf {
+        let mut args = vec!["run", "job.toml", "--date", date];
         args.extend(more);
         let output = self.lamplighter(&args);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

@@ -2,7 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::sync::Arc;
 
-use arrow::array::{Float32Array, UInt16Array, UInt64Array};
+use arrow::array::{ArrayRef, Float32Array, Int64Array, StringArray, UInt16Array, UInt64Array};
 use parquet::arrow::ArrowWriter;
 use proptest::prelude::*;
 

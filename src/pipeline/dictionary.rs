@@ -1,0 +1,88 @@
+//! The data dictionary: what each column of each published table means, in a line.
+
+/// Table, column, meaning; `*` is a column of any table, a trailing `*` any column that begins so.
+const MEANINGS: [(&str, &str, &str); 69] = [
+    ("*", "user_id", "the user, as the events have it"),
+    ("*", "item_id", "the item, as the catalogue has it"),
+    ("*", "rank", "place in the list, from 1"),
+    ("recommendations", "score", "what the list is ordered by: the sum of the columns *_score"),
+    ("recommendations", "rules_score", "the share of the score that is of boosts, the long tail and rules"),
+    ("recommendations", "*_score", "the share of the score that is of this source"),
+    ("recommendations", "source", "the source with the largest share"),
+    ("recommendations", "reason", "why the item is listed, in words for the user"),
+    ("recommendations", "reason_item_id", "the item that the reason names"),
+    ("recommendations", "arm", "the variant of an experiment"),
+    ("recommendations", "bucket", "the folder: FNV-1a of the user as text, modulo the number of buckets"),
+    ("similar_items", "relation", "similar, bought_together or next"),
+    ("similar_items", "similar_item_id", "the item that is listed"),
+    ("similar_items", "score", "what the list is ordered by; comparable within a relation"),
+    ("similar_items", "*_score", "the share of the score that is of this source"),
+    ("query_items", "query", "the search: lower case, white space folded"),
+    ("query_items", "score", "what the list is ordered by: content_score and behavior_score"),
+    ("query_items", "content_score", "how much the item's text resembles the search"),
+    ("query_items", "behavior_score", "how often users turned to the item after the search"),
+    ("popular_items", "segment", "users by activity; `all` is everybody"),
+    ("popular_items", "score", "decayed weight of the segment's events with the item"),
+    ("user_profiles", "segment", "users by activity"),
+    ("user_profiles", "n_events", "events that count"),
+    ("user_profiles", "n_items", "different items among them"),
+    ("user_profiles", "n_purchases", "purchases among them"),
+    ("user_profiles", "n_searches", "searches among them"),
+    ("user_profiles", "first_time", "the first event, UTC"),
+    ("user_profiles", "last_time", "the last event, UTC"),
+    ("user_profiles", "categories", "categories the user turns to, with shares"),
+    ("user_profiles", "brands", "brands the user turns to, with shares"),
+    ("user_profiles", "terms", "words of titles and searches that set the user apart, with shares"),
+    ("user_profiles", "price_low", "a tenth of what the user turns to is cheaper"),
+    ("user_profiles", "price_high", "a tenth of what the user turns to is dearer"),
+    ("user_profiles", "price_median", "half of what the user turns to is cheaper"),
+    ("user_profiles", "embedding", "the user among the texts, of unit length; null without texts"),
+    ("item_embeddings", "embedding", "the item's text, of unit length; null without one"),
+    ("*", "factors", "the learned factors: user · item is the score of the source `factors`"),
+    ("metrics", "system", "whose lists: fused, one source alone, or history"),
+    ("metrics", "metric", "see the doc of src/evaluation"),
+    ("metrics", "k", "the first rows of a list that count"),
+    ("metrics", "slice", "which users or items: all, new, repeat, segment=…"),
+    ("metrics", "value", "the metric"),
+    ("metrics", "low", "the lower end of its 95 % interval"),
+    ("metrics", "high", "the upper end of its 95 % interval"),
+    ("metrics", "baseline", "the same of popularity alone"),
+    ("metrics", "users", "users it was measured on"),
+    ("backtest", "probability", "how likely the row was thought to be turned to"),
+    ("backtest", "hit", "whether it was"),
+    ("rejected_events", "reason", "the first fault of the event"),
+    ("rejected_events", "event_type", "as it was read"),
+    ("rejected_events", "event_time", "as it was read"),
+    ("rejected_events", "query", "as it was read"),
+    ("rejected_events", "quantity", "as it was read"),
+    ("rejected_events", "price", "as it was read"),
+    ("rejected_events", "session_id", "as it was read"),
+    ("rejected_items", "reason", "the first fault of the item"),
+    ("rejected_items", "*", "as it was read"),
+    ("runs", "run_id", "job, date and attempt"),
+    ("runs", "date", "the run date"),
+    ("runs", "state", "published, refused, held or unfinished"),
+    ("runs", "complete", "whether every table of it is there"),
+    ("runs", "current", "whether readers load it"),
+    ("runs", "pinned", "whether it is kept however old it gets"),
+    ("runs", "n_rows", "rows of users' lists"),
+    ("runs", "bytes", "bytes of its published tables"),
+    ("runs", "folder", "where it is"),
+    ("catalog", "eligible", "whether the item may be listed"),
+    ("catalog", "text", "what is embedded of the item"),
+    ("catalog", "*", "as the catalogue has it"),
+];
+
+/// What a column means, where that is known; the table `all_…` is the table of all runs.
+pub(super) fn meaning(table: &str, column: &str) -> Option<&'static str> {
+    let table = table.strip_prefix("all_").unwrap_or(table);
+    let fits = |name: &str| match name.strip_prefix('*') {
+        Some("") => true,
+        Some(end) => column.ends_with(end),
+        None => name == column,
+    };
+    let of_table = MEANINGS.iter().find(|(of, name, _)| *of == table && fits(name));
+    let of_any = MEANINGS.iter().find(|(of, name, _)| *of == "*" && fits(name));
+    let own = MEANINGS.iter().find(|(of, name, _)| *of == table && *name == column);
+    own.or(of_any).or(of_table).map(|meaning| meaning.2)
+}

@@ -1,0 +1,135 @@
+//! What an operator does with runs: list them, pin them, go back to one.
+
+use crate::error::Error;
+use crate::job::Job;
+use crate::publish::{self, Manifest, Output, RunInfo, State};
+
+use super::{current, current_is_ours};
+
+/// A run and what its manifest says.
+pub(super) struct Listed {
+    pub(super) info: RunInfo,
+    pub(super) manifest: Option<Manifest>,
+    pub(super) current: bool,
+}
+
+impl Listed {
+    /// What became of it, in a word.
+    pub(super) fn state(&self) -> String {
+        self.manifest.as_ref().map_or("unfinished".to_owned(), |manifest| manifest.state.to_string())
+    }
+
+    /// Rows of users' lists.
+    pub(super) fn rows(&self) -> u64 {
+        let lists = self.manifest.as_ref().and_then(|manifest| manifest.tables.get("recommendations"));
+        lists.map_or(0, |table| table.rows)
+    }
+
+    /// Bytes of all published tables.
+    pub(super) fn bytes(&self) -> u64 {
+        self.manifest.iter().flat_map(|manifest| manifest.tables.values()).map(|table| table.bytes).sum()
+    }
+
+    /// The fused lists' NDCG, with its name.
+    pub(super) fn metric(&self) -> Option<(String, f64)> {
+        let fused = self.manifest.as_ref()?.metrics.get("fused")?.as_object()?;
+        fused
+            .iter()
+            .find(|(name, _)| name.starts_with("ndcg@"))
+            .and_then(|(name, value)| value.as_f64().map(|value| (name.clone(), value)))
+    }
+}
+
+/// A job's runs, oldest first.
+pub(super) fn listed(job: &Job) -> Result<Vec<Listed>, Error> {
+    current_is_ours(job)?;
+    let current = publish::current(&job.spec.output)?;
+    let runs = publish::list_runs(&job.spec.output, &job.spec.name.0)?;
+    runs.into_iter()
+        .map(|info| {
+            let manifest = publish::read_manifest(&info.folder)?;
+            let current = current.as_ref().is_some_and(|current| current.run_id == info.id);
+            Ok(Listed { info, manifest, current })
+        })
+        .collect()
+}
+
+/// A table of a job's runs, newest first.
+///
+/// # Errors
+/// If runs cannot be read.
+pub fn list(job: &Job) -> Result<String, Error> {
+    let runs = listed(job)?;
+    if runs.is_empty() {
+        return Err(Error::NoRun { output: job.spec.output.clone() });
+    }
+    let width = runs.iter().map(|run| run.info.id.len()).max().unwrap_or(0);
+    let metric = runs.iter().rev().find_map(Listed::metric).map_or("metric".to_owned(), |(name, _)| name);
+    let mut text = format!(
+        "{:<width$}  {:<10}  {:<10}  {:<7}  {:<6}  {:>12}  {metric:>8}  {:>10}\n",
+        "run", "date", "state", "current", "pinned", "rows", "size"
+    );
+    for run in runs.iter().rev() {
+        let value = run.metric().map_or(String::new(), |(_, value)| format!("{value:.4}"));
+        let mark = |set: bool, word: &'static str| if set { word } else { "" };
+        let line = format!(
+            "{:<width$}  {:<10}  {:<10}  {:<7}  {:<6}  {:>12}  {value:>8}  {:>6.1} MiB\n",
+            run.info.id,
+            run.info.date.to_string(),
+            run.state(),
+            mark(run.current, "current"),
+            mark(run.info.pinned, "pinned"),
+            run.rows(),
+            run.bytes() as f64 / 1_048_576.0
+        );
+        text += &line;
+    }
+    Ok(text)
+}
+
+/// Pins a run, or lets it go.
+///
+/// # Errors
+/// If there is no such run, or the disk refuses.
+pub fn pin(job: &Job, run_id: &str, pinned: bool) -> Result<String, Error> {
+    let run = named(job, run_id)?;
+    publish::pin(&run.info, pinned)?;
+    Ok(format!(
+        "{} {}\n",
+        run.info.id,
+        if pinned { "is kept until it is unpinned" } else { "is no longer pinned" }
+    ))
+}
+
+/// Makes readers load an earlier run again: the one named, or the published one before the current.
+///
+/// # Errors
+/// If there is none, it is not whole, or a run of the job is working.
+pub fn rollback(job: &Job, run_id: Option<&str>) -> Result<String, Error> {
+    let from = current(job)?.run_id;
+    let run_id = match run_id {
+        Some(run_id) => named(job, run_id)?.info.id,
+        None => match publish::previous(&job.spec.output, &job.spec.name.0)? {
+            Some(run) => run.id,
+            None => {
+                return Err(Error::NotFound { what: "an earlier published run".to_owned(), run_id: from });
+            }
+        },
+    };
+    let run = named(job, &run_id)?;
+    if run.manifest.as_ref().is_some_and(|manifest| manifest.state == State::Refused) {
+        let problem =
+            format!("run {run_id} was refused by the gate: expected a run that was published or held");
+        return Err(Error::Usage { problem });
+    }
+    let output = Output::open(&job.spec.output, &job.spec.name.0)?;
+    output.make_current(&run_id)?;
+    Ok(format!("CURRENT names {run_id}; before it named {from}\n"))
+}
+
+/// The run of this name; `CURRENT` is the name of the one that readers load.
+pub(super) fn named(job: &Job, run_id: &str) -> Result<Listed, Error> {
+    let runs = listed(job)?;
+    let found = runs.into_iter().find(|run| run.info.id == run_id || (run.current && run_id == "CURRENT"));
+    found.ok_or_else(|| Error::NoSuchRun { run_id: run_id.to_owned(), job: job.spec.name.0.clone() })
+}

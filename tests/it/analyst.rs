@@ -1,0 +1,103 @@
+//! What an analyst does with the output: questions in SQL, other formats, the dictionary.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::Stdio;
+
+use crate::shop::{Shop, command, read};
+use crate::table::rows;
+
+fn two_nights() -> Shop {
+    let shop = Shop::new(5_000, 0.02);
+    shop.run_of("2026-11-20", &["--set", "behavior.later_events=exclude"]);
+    shop.run(&[]);
+    shop
+}
+
+#[track_caller]
+fn ask(shop: &Shop, args: &[&str]) -> String {
+    let output = shop.lamplighter(&[&["sql", "job.toml"], args].concat());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("text")
+}
+
+#[test]
+fn ready_made_questions_have_answers() {
+    let shop = two_nights();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("sql/bi");
+    let mut asked = 0;
+    for entry in std::fs::read_dir(folder).expect("the questions") {
+        let path = entry.expect("a question").path();
+        let text = ask(&shop, &["--file", path.to_str().expect("a path"), "--format", "csv"]);
+        assert!(text.lines().count() > 1, "{}: {text}", path.display());
+        asked += 1;
+    }
+    assert!(asked >= 5);
+    let days = ask(
+        &shop,
+        &[
+            "SELECT date, count(*) AS n FROM all_recommendations GROUP BY date ORDER BY date",
+            "--format",
+            "csv",
+        ],
+    );
+    let of = |date: &str| rows(&shop.path(&format!("out/runs/night-{date}-1/recommendations")), &[]).len();
+    let (before, tonight) = (of("2026-11-20"), of("2026-11-21"));
+    assert_eq!(days, format!("date,n\n2026-11-20,{before}\n2026-11-21,{tonight}\n"));
+    // The inputs as they are now.
+    let read = ask(&shop, &["SELECT count(*) AS n FROM events", "--format", "json"]);
+    assert_eq!(read, "{\"n\":5000}\n");
+    let cheap =
+        "SELECT count(*) > 0 AS some FROM recommendations AS r JOIN items AS i ON i.item_id = r.item_id";
+    assert_eq!(ask(&shop, &[cheap, "--format", "csv"]), "some\ntrue\n");
+}
+
+#[test]
+fn answers_come_as_people_and_programs_want_them() {
+    let shop = two_nights();
+    let statement =
+        "SELECT 1 AS one, 'a,\"b\"' AS two, CAST(NULL AS VARCHAR) AS three, CAST(0.1 AS REAL) AS four";
+    assert_eq!(ask(&shop, &[statement, "--format", "csv"]), "one,two,three,four\n1,\"a,\"\"b\"\"\",,0.1\n");
+    assert_eq!(
+        ask(&shop, &[statement, "--format", "json"]),
+        "{\"four\":0.1,\"one\":1,\"three\":null,\"two\":\"a,\\\"b\\\"\"}\n"
+    );
+    assert!(ask(&shop, &[statement]).contains("| one | two   | three | four |"));
+    let asked = "SELECT user_id, count(*) AS n FROM recommendations GROUP BY user_id";
+    assert!(ask(&shop, &[asked, "--out", "lists.parquet"]).starts_with("2"));
+    assert_eq!(read(&shop.path("lists.parquet")).num_columns(), 2);
+
+    let mut shell = command(&["sql", "job.toml", "--format", "csv"])
+        .current_dir(shop.path(""))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the binary starts");
+    let typed = b"SELECT 1\n  AS one;\n\\d runs\nSELECT 2 AS two";
+    shell.stdin.take().expect("its input").write_all(typed).expect("it reads");
+    let output = shell.wait_with_output().expect("it ends");
+    let text = String::from_utf8(output.stdout).expect("text");
+    assert!(text.starts_with("one\n1\nrun_id ") && text.ends_with("two\n2\n"), "{text}");
+    assert_eq!(shop.lamplighter(&["sql", "job.toml", "DROP TABLE runs"]).status.code(), Some(2));
+}
+
+#[test]
+fn every_published_column_is_in_the_dictionary() {
+    let shop = two_nights();
+    let tables = ask(&shop, &["\\d"]);
+    let names: Vec<&str> = tables.lines().filter_map(|line| line.split(' ').next()).collect();
+    for table in
+        ["recommendations", "all_recommendations", "catalog", "runs", "rejected_events", "user_profiles"]
+    {
+        assert!(names.contains(&table), "{tables}");
+    }
+    for table in names {
+        let columns = ask(&shop, &[&format!("\\d {table}")]);
+        for line in columns.lines() {
+            let words = line.split_whitespace().count();
+            let named = ["run_id", "date"].iter().any(|name| line.starts_with(name));
+            assert!(words > 3 || named, "{table} has a column that nobody explains: {line}");
+        }
+    }
+    assert_eq!(shop.lamplighter(&["sql", "job.toml", "\\d nothing"]).status.code(), Some(2));
+}

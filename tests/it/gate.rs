@@ -1,0 +1,179 @@
+//! The gate: what it refuses, what it says, and how a night gets past it.
+
+use std::path::PathBuf;
+
+use arrow::array::BooleanArray;
+
+use crate::shop::{Shop, manifest};
+use crate::table::rows;
+
+fn guarded_shop() -> Shop {
+    let shop = Shop::new(5_000, 0.0);
+    shop.replace("[gate]\nenabled = false", "");
+    shop
+}
+
+/// Runs a night; its exit code and what it said on stderr.
+fn night(shop: &Shop, date: &str, more: &[&str]) -> (Option<i32>, String) {
+    let mut args = vec!["run", "job.toml", "--date", date];
+    args.extend(more);
+    let output = shop.lamplighter(&args);
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+fn run_folder(shop: &Shop, id: &str) -> PathBuf {
+    shop.path("out/runs").join(id)
+}
+
+fn lose_half_of_the_events(shop: &Shop) {
+    for file in shop.event_files() {
+        shop.rewrite(&file, |rows| {
+            let keep: BooleanArray = (0..rows.num_rows()).map(|row| Some(row % 2 == 0)).collect();
+            arrow::compute::filter_record_batch(&rows, &keep).expect("fewer rows")
+        });
+    }
+}
+
+#[test]
+fn half_a_night_is_refused_kept_for_inspection_and_published_only_when_told_to() {
+    let shop = guarded_shop();
+    assert_eq!(night(&shop, "2026-11-21", &[]).0, Some(0));
+    assert_eq!(manifest(&shop.current())["gate"]["compared_with"], serde_json::Value::Null);
+    // The same night again is let through, and compared.
+    let (code, said) = night(&shop, "2026-11-21", &[]);
+    assert_eq!(code, Some(0), "{said}");
+    let second = manifest(&shop.current());
+    assert_eq!(second["gate"]["compared_with"], "night-2026-11-21-1");
+    let compared = &second["facts"]["gate"]["compared"];
+    assert_eq!((&compared["overlap"], compared["users"].as_u64() > Some(100)), (&1.0.into(), true));
+    assert!(second["gate"]["findings"].as_array().expect("findings").len() > 10);
+
+    lose_half_of_the_events(&shop);
+    let (code, said) = night(&shop, "2026-11-22", &[]);
+    assert_eq!(code, Some(3), "{said}");
+    for part in [
+        "run night-2026-11-22-1 is complete but not published",
+        "compared with night-2026-11-21-2",
+        "events: events that count 25",
+        ", before 5000; expected at least 4000 (gate.max_events_drop = 0.2)",
+        "hint:",
+        "lamplighter run JOB --accept",
+    ] {
+        assert!(said.contains(part), "expected `{part}` in:\n{said}");
+    }
+    assert!(shop.current().ends_with("night-2026-11-21-2"), "readers load yesterday's lists");
+    let refused = run_folder(&shop, "night-2026-11-22-1");
+    let record = manifest(&refused);
+    assert_eq!(record["state"], "refused");
+    assert_eq!(
+        record["tables"]["recommendations"]["rows"],
+        rows(&refused.join("recommendations"), &[]).len()
+    );
+
+    // Another limit's name does not help; its own does not either while others are broken; all does.
+    assert_eq!(night(&shop, "2026-11-22", &["--accept", "drift"]).0, Some(3));
+    let (code, said) = night(&shop, "2026-11-22", &["--accept"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("the gate let through events: "), "{said}");
+    let accepted = manifest(&shop.current());
+    assert_eq!(
+        (&accepted["run_id"], &accepted["state"]),
+        (&"night-2026-11-22-3".into(), &"published".into())
+    );
+    // From here on this is what nights look like.
+    assert_eq!(night(&shop, "2026-11-23", &["--accept", "volume"]).0, Some(0));
+    assert_eq!(night(&shop, "2026-11-23", &["--accept", "nothing"]).0, Some(2));
+}
+
+#[test]
+fn a_run_stopped_at_the_gate_is_refused_there_and_a_first_night_has_absolute_limits() {
+    let shop = guarded_shop();
+    let (code, said) = night(&shop, "2026-11-21", &["--stage", "gate", "--set", "gate.min_users=100000"]);
+    assert_eq!(code, Some(3), "{said}");
+    assert!(said.contains("expected at least 100000 (gate.min_users = 100000)"), "{said}");
+    assert!(!shop.path("out/CURRENT").exists());
+    assert_eq!(manifest(&run_folder(&shop, "night-2026-11-21-1"))["state"], "refused");
+    assert_eq!(night(&shop, "2026-11-21", &["--stage", "gate"]).0, Some(0));
+    assert!(!shop.path("out/CURRENT").exists(), "to publish is another stage's task");
+    assert_eq!(night(&shop, "2026-11-21", &[]).0, Some(0));
+    assert!(shop.current().ends_with("night-2026-11-21-2"));
+    let (code, said) = night(&shop, "2026-11-21", &["--set", "gate.max_day_drop=1.5"]);
+    assert_eq!(code, Some(2));
+    assert!(said.contains("a share from 0 to 1; found 1.5"), "{said}");
+}
+
+#[test]
+fn a_backfilled_night_does_not_take_the_place_of_a_later_one() {
+    let shop = guarded_shop();
+    let earlier = ["--set", "behavior.later_events=exclude"];
+    assert_eq!(night(&shop, "2026-11-21", &[]).0, Some(0));
+    let (code, said) = night(&shop, "2026-11-15", &earlier);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(shop.current().ends_with("night-2026-11-21-1"));
+    let held = manifest(&run_folder(&shop, "night-2026-11-15-1"));
+    assert_eq!(held["state"], "held");
+    assert_eq!(held["gate"]["compared_with"], serde_json::Value::Null, "later nights are no measure");
+    let (code, said) = night(&shop, "2026-11-16", &[&earlier[..], &["--make-current"]].concat());
+    assert_eq!(code, Some(0), "{said}");
+    assert!(shop.current().ends_with("night-2026-11-16-1"));
+    assert_eq!(manifest(&shop.current())["gate"]["compared_with"], "night-2026-11-15-1");
+}
+
+#[test]
+fn a_second_scheduler_finds_the_lock_taken() {
+    let shop = guarded_shop();
+    assert_eq!(night(&shop, "2026-11-21", &["--stage", "behavior"]).0, Some(0));
+    let lock =
+        std::fs::File::options().read(true).write(true).open(shop.path("out/.night.lock")).expect("the lock");
+    lock.lock().expect("nobody holds it");
+    let (code, said) = night(&shop, "2026-11-21", &[]);
+    assert_eq!(code, Some(4), "{said}");
+    assert!(said.contains("another run of this job is working") && said.contains("hint:"), "{said}");
+    drop(lock);
+    assert_eq!(night(&shop, "2026-11-21", &[]).0, Some(0));
+}
+
+#[test]
+fn old_runs_go_and_pinned_ones_stay() {
+    let shop = guarded_shop();
+    let keep = ["--set", "publish.keep_runs=2"];
+    let names = || -> Vec<String> {
+        let runs = std::fs::read_dir(shop.path("out/runs")).expect("runs");
+        let mut names: Vec<String> =
+            runs.map(|run| run.expect("a run").file_name().into_string().expect("a name")).collect();
+        names.sort();
+        names
+    };
+    for _ in 0..2 {
+        assert_eq!(night(&shop, "2026-11-21", &keep).0, Some(0));
+    }
+    std::fs::write(run_folder(&shop, "night-2026-11-21-1").join("pinned"), "").expect("a pin");
+    for _ in 0..2 {
+        assert_eq!(night(&shop, "2026-11-21", &keep).0, Some(0));
+    }
+    assert_eq!(names(), ["night-2026-11-21-1", "night-2026-11-21-3", "night-2026-11-21-4"]);
+    assert!(shop.current().ends_with("night-2026-11-21-4"));
+    // What stages were taken over from a run that is gone is whole.
+    let current = shop.current();
+    assert_eq!(
+        manifest(&current)["tables"]["recommendations"]["rows"],
+        rows(&current.join("recommendations"), &[]).len()
+    );
+}
+
+#[test]
+fn a_damaged_run_in_current_does_not_keep_later_ones_from_being_published() {
+    let shop = guarded_shop();
+    assert_eq!(night(&shop, "2026-11-21", &[]).0, Some(0));
+    let file = shop.current().join("recommendations/bucket=00/part.parquet");
+    std::fs::write(&file, "no Parquet").expect("a file");
+    let (code, said) = night(&shop, "2026-11-21", &["--set", "ranking.top_k=19", "--log-format", "json"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("the gate compares no rows with run night-2026-11-21-1"), "{said}");
+    // Every line of the log says which run it is of.
+    for line in said.lines() {
+        let line: serde_json::Value = serde_json::from_str(line).expect("JSON");
+        assert_eq!(line["span"]["id"], "night-2026-11-21-2", "{line}");
+    }
+    assert!(shop.current().ends_with("night-2026-11-21-2"));
+}

@@ -1,0 +1,117 @@
+//! What operators and the law ask of a night: metrics for monitoring, costs, people who are forgotten.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use crate::redis_server::Redis;
+use crate::shop::{Shop, manifest};
+use crate::table::rows;
+
+#[test]
+fn monitoring_reads_how_the_last_run_ended() {
+    let shop = Shop::new(5_000, 0.01);
+    shop.write_job("[observe]\nprometheus = \"night.prom\"");
+    shop.replace("enabled = false", "");
+    let value = |name: &str| -> Option<f64> {
+        let text = std::fs::read_to_string(shop.path("night.prom")).expect("metrics");
+        let line = text.lines().find(|line| line.starts_with(&format!("lamplighter_{name}")))?;
+        line.rsplit(' ').next()?.parse().ok()
+    };
+    let run = shop.run(&[]);
+    let record = manifest(&run);
+    assert_eq!(value("last_run_exit_code{job=\"night\"}"), Some(0.0));
+    assert_eq!(value("events{job=\"night\",outcome=\"kept\"}"), record["events"]["kept"].as_f64());
+    let lists = record["tables"]["recommendations"]["rows"].as_f64();
+    assert_eq!(value("table_rows{job=\"night\",table=\"recommendations\"}"), lists);
+    assert!(value("metric{job=\"night\",metric=\"ndcg@10\"}") > Some(0.0));
+    assert_eq!(value("gate_broken{job=\"night\",limit=\"users with a list\"}"), Some(0.0));
+    let published = value("current_timestamp_seconds").expect("a time");
+    assert!(published > 1.7e9);
+
+    // What a stage cost.
+    for stage in record["stages"].as_array().expect("stages") {
+        assert!(stage["cost"]["peak_memory_bytes"].as_u64() > Some(1 << 20), "{stage}");
+    }
+    let cost = |name: &str, of: &str| -> u64 {
+        let stages = record["stages"].as_array().expect("stages");
+        let stage = stages.iter().find(|stage| stage["name"] == name).expect("the stage");
+        stage["cost"][of].as_u64().expect("a number")
+    };
+    assert!(cost("behavior", "cpu_ms") > 0);
+    let events: u64 =
+        shop.event_files().iter().map(|file| std::fs::metadata(shop.path(file)).expect("it").len()).sum();
+    assert!(cost("behavior", "read_bytes") > events, "{} of {events}", cost("behavior", "read_bytes"));
+    assert!(cost("rank", "written_bytes") > 100_000);
+
+    // A refused night, and one that failed: the lists that readers have grow old.
+    let refused =
+        shop.lamplighter(&["run", "job.toml", "--date", "2026-11-21", "--set", "gate.min_users=9999"]);
+    assert_eq!(refused.status.code(), Some(3));
+    assert_eq!(value("last_run_exit_code"), Some(3.0));
+    assert_eq!(value("gate_broken{job=\"night\",limit=\"users with a list\"}"), Some(1.0));
+    let failed = shop.lamplighter(&["run", "job.toml", "--set", "inputs.events.path='data/gone'"]);
+    assert_eq!(failed.status.code(), Some(2));
+    assert_eq!(
+        (value("last_run_exit_code"), value("current_timestamp_seconds")),
+        (Some(2.0), Some(published))
+    );
+    assert_eq!(value("table_rows"), None);
+}
+
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let (mut files, mut open) = (Vec::new(), vec![folder.to_owned()]);
+    while let Some(folder) = open.pop() {
+        for entry in std::fs::read_dir(folder).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() { open.push(path) } else { files.push(path) }
+        }
+    }
+    files
+}
+
+#[test]
+fn a_forgotten_user_is_in_no_file_and_no_cache_and_the_rest_stays() {
+    let (shop, redis) = (Shop::new(5_000, 0.02), Redis::start(&[]));
+    shop.run_of("2026-11-20", &["--set", "behavior.later_events=exclude"]);
+    assert!(shop.lamplighter(&["load", "job.toml", &redis.url()]).status.success());
+    let run = shop.run(&[]);
+    assert!(shop.lamplighter(&["load", "job.toml", &redis.url()]).status.success());
+    let lists = |run: &Path| rows(&run.join("recommendations"), &["user_id", "rank", "item_id"]);
+    let before = lists(&run);
+    let names: Vec<String> =
+        before.iter().map(|row| row[0].clone()).collect::<BTreeSet<_>>().into_iter().collect();
+    let (one, other) = (names[3].clone(), names[100].clone());
+    let holds = |id: &str| -> Vec<PathBuf> {
+        let in_file = |path: &PathBuf| {
+            path.extension().is_some_and(|extension| extension == "parquet")
+                && crate::table::whole(path).iter().any(|row| row.iter().any(|value| value == id))
+        };
+        files(&shop.path("out")).into_iter().filter(in_file).collect()
+    };
+    assert!(holds(&one).len() > 6 && redis.keys("night-2026-11-20-1:u:") > 100);
+
+    std::fs::write(shop.path("users.txt"), format!("{other}\n")).expect("a file");
+    let output =
+        shop.lamplighter(&["forget", "job.toml", &one, "--file", "users.txt", "--cache", &redis.url()]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(said.starts_with("2 users forgotten in 2 runs"), "{said}");
+    assert!(
+        said.contains("recommendations          80 rows removed") && said.contains("absent from"),
+        "{said}"
+    );
+    assert!(said.contains("where 4 lists were theirs"), "{said}");
+    for user in [&one, &other] {
+        assert_eq!(holds(user), Vec::<PathBuf>::new(), "{user}");
+        assert!(redis.ask::<Vec<String>>(&["KEYS", &format!("*:u:{user}")]).is_empty());
+        assert_eq!(shop.lamplighter(&["lookup", "job.toml", user]).status.code(), Some(1));
+    }
+    // Nobody else has lost anything, and what is left is as whole as before.
+    let others: Vec<_> = before.into_iter().filter(|row| row[0] != one && row[0] != other).collect();
+    assert_eq!(lists(&run), others);
+    assert!(shop.lamplighter(&["lookup", "job.toml", &names[5]]).status.success());
+    assert!(shop.lamplighter(&["rollback", "job.toml"]).status.success(), "as its manifest counts it");
+    assert!(shop.lamplighter(&["load", "job.toml", &redis.url()]).status.success());
+    assert!(redis.ask::<Vec<String>>(&["KEYS", &format!("*:u:{one}")]).is_empty());
+    assert_eq!(shop.lamplighter(&["forget", "job.toml"]).status.code(), Some(2));
+}
