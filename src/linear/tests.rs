@@ -196,11 +196,11 @@ fn the_spectral_filter_projects_onto_what_the_interactions_span_most() {
     };
     let mut matrix: Vec<Vec<f64>> = (0..30).map(|i| (0..30).map(|j| shared(i, j)).collect()).collect();
     let mut spanned = 0.0;
-    for item in 0..30 {
+    for (item, row) in matrix.iter().enumerate() {
         let unit: Vec<f64> = (0..30).map(|other| f64::from(u8::from(other == item))).collect();
         let column = project(&unit);
         let scaled = |other: usize| column[other] * (degree(item) / degree(other)).sqrt();
-        spanned += (0..30).map(|other| scaled(other) * matrix[item][other]).sum::<f64>();
+        spanned += row.iter().enumerate().map(|(other, value)| scaled(other) * value).sum::<f64>();
     }
     let largest: f64 = (0..4).map(|_| deflate(&mut matrix)).sum();
     assert!((spanned - largest).abs() < 1e-3 * largest, "{spanned} against {largest}");
