@@ -197,6 +197,9 @@ pub fn project(history: &Csr, inputs: &Dense) -> Dense {
 const ITEMS_A_VECTOR: usize = 64;
 const OPEN_RANKS: RangeInclusive<usize> = 64..=512;
 
+/// Pairs of users of one item that peers are looked for among, at most: beyond it the most frequent items,
+/// which say least of who resembles whom, are left out.
+pub const MOST_PAIRS: f64 = 4e9;
 /// Neighbours that all users have together, at most.
 const MOST_NEIGHBOURS: usize = 30_000_000;
 

@@ -9,11 +9,8 @@ use rayon::prelude::*;
 
 use crate::matrix::Csr;
 
-use super::{Config, prune};
+use super::{Config, MOST_PAIRS, prune};
 
-/// Pairs of users of one item that are looked at in all: the most frequent items, which say least of who
-/// resembles whom, are left out beyond it.
-const MOST_PAIRS: f64 = 4e9;
 /// How much nearer neighbours count for more.
 const SHARPNESS: i32 = 2;
 /// How strongly frequent items are held back in what neighbours turned to.

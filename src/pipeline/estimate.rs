@@ -3,6 +3,7 @@
 use crate::error::Error;
 use crate::job::{Job, Spec};
 use crate::lake::input::Input;
+use crate::linear;
 use crate::publish;
 use crate::ranking::Source;
 
@@ -126,13 +127,13 @@ fn models(spec: &Spec, size: &Size) -> (String, f64, f64) {
 
 fn bounds(spec: &Spec, size: &Size) -> Vec<Bound> {
     let Size { events, items, users } = *size;
-    let linear = &spec.linear;
+    let config = &spec.linear;
     let (rank, sweeps) = (spec.factors.rank(items as usize), spec.factors.iterations);
-    let head = items.min(linear.ease_items as f64);
-    let kept = linear.kept as f64;
+    let head = items.min(config.ease_items as f64);
+    let kept = config.kept as f64;
     let together = SKEW * events * (events / users.max(1.0));
-    let steps = 2.0 * linear.sequence_steps as f64;
-    let vectors = linear.spectral_rank(items as usize);
+    let steps = 2.0 * config.sequence_steps as f64;
+    let vectors = config.spectral_rank(items as usize);
     let (r, v) = (rank as f64, vectors as f64);
     let bound = |source, size, seconds, bytes: f64| Bound { source, size, seconds, mib: bytes / MIB };
     let kept_entries = |touched: f64| 8.0 * touched.min(kept * items);
@@ -154,8 +155,8 @@ fn bounds(spec: &Spec, size: &Size) -> Vec<Bound> {
         let size = format!("{kept} neighbours an item");
         bounds.push(bound(source, size, together / ADDITIONS, kept_entries(together)));
     }
-    let peers = linear.peers(users as usize);
-    let pairs = (SKEW * events * (events / items.max(1.0))).min(4e9);
+    let peers = config.peers(users as usize);
+    let pairs = (SKEW * events * (events / items.max(1.0))).min(linear::MOST_PAIRS);
     bounds.push(bound(
         Source::Peers,
         format!("{peers} neighbours a user"),
@@ -164,14 +165,14 @@ fn bounds(spec: &Spec, size: &Size) -> Vec<Bound> {
     ));
     bounds.push(bound(
         Source::Sequence,
-        format!("{} steps, {kept} neighbours", linear.sequence_steps),
+        format!("{} steps, {kept} neighbours", config.sequence_steps),
         steps * events / ADDITIONS,
         kept_entries(steps * events),
     ));
     bounds.push(bound(
         Source::Spectral,
-        format!("rank {vectors}, {} iterations", linear.spectral_iterations),
-        linear.spectral_iterations as f64 * (4.0 * events * v + 4.0 * items * v * v) / FLOPS_F64,
+        format!("rank {vectors}, {} iterations", config.spectral_iterations),
+        config.spectral_iterations as f64 * (4.0 * events * v + 4.0 * items * v * v) / FLOPS_F64,
         8.0 * v * (2.0 * items + users),
     ));
     bounds.push(bound(Source::Repeat, "what users bought before".to_owned(), 1.0, 24.0 * events));
