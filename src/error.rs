@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::{
     behavior, cache, catalog, encoder, evaluation, factor, job, lake, linear, matrix, neighbors, profile,
-    publish, ranking, repeat, retrieval, tuning,
+    publish, ranking, repeat, report, retrieval, tuning,
 };
 
 /// Anything a command can fail with.
@@ -81,6 +81,9 @@ pub enum Error {
     /// Lists could not be loaded into a cache.
     #[error("load: {0}")]
     Cache(#[from] cache::Error),
+    /// The page of a run could not be made.
+    #[error("report: {0}")]
+    Report(#[from] report::Error),
     /// Lists could not be written out.
     #[error("cannot write the lists")]
     Export {

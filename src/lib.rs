@@ -29,6 +29,7 @@ pub mod publish;
 
 pub mod cache;
 pub mod observe;
+pub mod report;
 
 pub mod cli;
 pub mod error;

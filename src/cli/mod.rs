@@ -120,6 +120,11 @@ enum Command {
     /// Show one user, item, query or run for human eyes.
     #[command(subcommand)]
     Show(Show),
+    /// Make the page of a run again: `report.html`, for people.
+    ///
+    /// Warnings, what was read and rejected, time and memory, metrics with intervals, earlier nights, coverage,
+    /// the gate, weights, and some users' lists: one file that needs no network. Every complete run has one.
+    Report(ReportArgs),
     /// Query what has been published: every table of the current run is a view.
     ///
     /// `all_recommendations` and the like hold the tables of all runs, with `run_id` and `date`; `runs` lists
@@ -243,6 +248,17 @@ struct RollbackArgs {
     job: JobArgs,
     /// The run to go back to.
     run: Option<String>,
+}
+
+#[derive(Args)]
+struct ReportArgs {
+    #[command(flatten)]
+    job: JobArgs,
+    /// The run; the current one where it is not given.
+    run: Option<String>,
+    /// The file to write, in the place of the one in the run's folder.
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
 }
 
 #[derive(Subcommand)]
@@ -463,6 +479,9 @@ fn dispatch(command: Command, progress: &mut Progress) -> Result<String, Error> 
             Show::Query(args) => pipeline::show::query(&job::load(&args.job, &[], &[])?, &args.id, args.k),
             Show::Run { job, run } => pipeline::show::run(&job::load(&job, &[], &[])?, run.as_deref()),
         },
+        Command::Report(args) => {
+            pipeline::report(&args.job.load()?, args.run.as_deref(), args.out.as_deref())
+        }
         Command::Sql(args) => shell::sql(&args),
         Command::Encode(args) => {
             pipeline::use_threads(args.threads);

@@ -20,11 +20,15 @@ pub fn forget(job: &Job, users: &BTreeSet<String>, url: Option<&str>) -> Result<
     current_is_ours(job)?;
     let output = Output::open(&job.spec.output, &job.spec.name.0)?;
     let forgotten = output.forget(users)?;
+    let without = super::report::again(job)?;
     let mut text = format!("{} users forgotten in {} runs\n\n", users.len(), forgotten.runs);
     for (table, rows) in &forgotten.rows {
         text += &format!("  {table:<16} {rows:>10} rows removed\n");
     }
     text += &format!("\n  absent from {} files with users, each read to its end\n", forgotten.files_searched);
+    for (run_id, error) in without {
+        text += &format!("  run {run_id} has no page any more: {error}\n");
+    }
     if let Some(url) = url {
         let found = cache::forget(&job.spec.name.0, users, url)?;
         text += &format!("  absent from the cache, where {found} lists were theirs\n");

@@ -44,7 +44,8 @@ impl Night<'_> {
             .add("longest", &spec.evaluation.longest().to_string());
         self.stage("learn", fingerprint.hex(), |night, _| {
             if night.job.spec.ranking.weights.is_some() {
-                return Ok(Report { facts: json!({}), note: "off: the job gives the weights".to_owned() });
+                let facts = json!({ "given": night.job.spec.ranking.weights });
+                return Ok(Report { facts, note: "off: the job gives the weights".to_owned() });
             }
             let ids = night.ids()?;
             let (window, truth) = night.lesson(&ids)?;

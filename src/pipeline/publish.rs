@@ -1,4 +1,4 @@
-//! The publish stage: tables into place, a last look at every list, manifest, `CURRENT`.
+//! The publish stage: tables into place, a last look at every list, the page, manifest, `CURRENT`.
 
 use std::collections::BTreeMap;
 
@@ -99,6 +99,7 @@ impl Night<'_> {
         self.manifest.peak_memory_bytes = stages.fold(peak_memory_bytes(), u64::max);
         self.manifest.finished_at = Utc::now().to_rfc3339();
         self.manifest.state = state;
+        self.report();
         match state {
             State::Published => self.run.publish(&self.manifest)?,
             State::Refused | State::Held => self.run.complete(&self.manifest)?,

@@ -21,10 +21,19 @@ pub(super) fn write_json<T: Serialize>(path: &Path, writer: &str, value: &T) -> 
     let mut bytes =
         serde_json::to_vec_pretty(value).map_err(|source| Error::Json { path: path.to_owned(), source })?;
     bytes.push(b'\n');
+    write_whole(path, writer, &bytes)
+}
+
+/// Writes a small file so that it appears whole or not at all, and survives a power cut. `writer` is as of the
+/// JSON files: two that write at the same moment have different ones.
+///
+/// # Errors
+/// If the disk refuses; what was there before is there still.
+pub fn write_whole(path: &Path, writer: &str, bytes: &[u8]) -> Result<(), Error> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let partial = path.with_file_name(format!(".{name}.{writer}.partial"));
     let mut file = File::create(&partial).map_err(io("write", &partial))?;
-    file.write_all(&bytes).map_err(io("write", &partial))?;
+    file.write_all(bytes).map_err(io("write", &partial))?;
     file.sync_all().map_err(io("write", &partial))?;
     fs::rename(&partial, path).map_err(io("rename", &partial))?;
     sync(parent(path))
@@ -48,7 +57,7 @@ pub(super) fn sync(path: &Path) -> Result<(), Error> {
 }
 
 pub(super) fn parent(path: &Path) -> &Path {
-    path.parent().unwrap_or(Path::new("."))
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 pub(super) fn create_folder(path: &Path) -> Result<(), Error> {

@@ -13,6 +13,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use crate::lake::table::{Layout, Writer};
 
 use super::Error;
+use super::REPORT;
 use super::check::{count, parquet_files};
 use super::files::{entries, io, remove, write_json};
 use super::manifest::{Manifest, read_manifest};
@@ -46,6 +47,8 @@ impl Output {
         let mut forgotten = Forgotten::default();
         for run in list_runs(self.root(), self.job())? {
             forgotten.runs += 1;
+            // It shows some users' lists.
+            remove(&run.folder.join(REPORT))?;
             let stages = run.folder.join("stages");
             for stage in if stages.exists() { entries(&stages)? } else { Vec::new() } {
                 let name = stage.file_name().unwrap_or_default().to_string_lossy().into_owned();

@@ -4,6 +4,7 @@
 //! <output>/.nightly.lock             held while a run of the job works; dies with the process
 //! <output>/CURRENT                   {"run_id": …}: the run that readers load
 //! <output>/runs/nightly-2026-11-21-1/
+//!     report.html                    the run for people; not counted, and made again at will
 //!     manifest.json                  written last: a run with it is complete
 //!     pinned                         there where the run is to be kept
 //!     stages/behavior/stage.json     written last: a stage with it is complete
@@ -36,6 +37,7 @@ mod runs;
 mod stages;
 
 pub use check::{Listed, check, count};
+pub use files::write_whole;
 pub use find::find;
 pub use forget::Forgotten;
 pub use id::{Id, Ids};
@@ -44,6 +46,9 @@ pub use manifest::{Cost, InputFile, Manifest, Rows, StageRecord, State, TableRec
 pub use problem::{Fault, Problem};
 pub use runs::{Output, Run, RunInfo, current, list_runs, pin, previous};
 pub use stages::{DoneStage, Fingerprint, Stage, StageWriter};
+
+/// The page of a run, in its folder.
+pub const REPORT: &str = "report.html";
 
 /// What `CURRENT` says.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]

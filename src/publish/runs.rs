@@ -13,7 +13,7 @@ use super::files::{
 use super::manifest::{Manifest, State, read_manifest};
 use super::problem::Problem;
 use super::stages::{self, DoneStage, Stage};
-use super::{Current, Error, run_id};
+use super::{Current, Error, REPORT, run_id};
 
 /// A job's output folder, locked for one process.
 #[derive(Debug)]
@@ -110,6 +110,7 @@ impl Output {
         create_folder(&stages)?;
         if resumed {
             clear(&folder, |name| name != "stages")?;
+            remove(&folder.join(REPORT))?;
             clear(&stages, |name| name.starts_with('.'))?;
         }
         sync(&folder)?;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 /// Rooms in the order data flows through them; a room may name only earlier ones, and their types.
-const ROOMS: [&str; 19] = [
+const ROOMS: [&str; 20] = [
     "lake",
     "behavior",
     "catalog",
@@ -23,10 +23,11 @@ const ROOMS: [&str; 19] = [
     "publish",
     "cache",
     "observe",
+    "report",
 ];
 
 /// Foreign crates that only some modules may name.
-const KEPT: [(&str, &[&str]); 15] = [
+const KEPT: [(&str, &[&str]); 16] = [
     ("datafusion", &["lake"]),
     ("tokio", &["lake"]),
     ("futures", &["lake"]),
@@ -39,6 +40,7 @@ const KEPT: [(&str, &[&str]); 15] = [
     ("clap", &["cli"]),
     ("indicatif", &["cli"]),
     ("toml", &["job"]),
+    ("plotters", &["report"]),
     ("redis", &["cache"]),
     ("tpe", &["tuning"]),
     ("rand", &["tuning"]),

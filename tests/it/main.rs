@@ -10,6 +10,7 @@ mod leakage;
 mod mistakes;
 mod night;
 mod redis_server;
+mod report;
 mod runs;
 mod schedulers;
 mod serving;
