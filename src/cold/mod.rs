@@ -2,8 +2,9 @@
 //!
 //! In: for each cold item the warm items whose embeddings are nearest, with their cosines. Out:
 //! [`Lookalikes`], which give a cold item in any linear source what its look-alikes have there: its row of
-//! item vectors, or its column of an item-item model, is the mean of theirs, made as long as theirs are on
-//! average. A mean of unlike vectors is shorter than they are, and its items would come last for everybody.
+//! item vectors, or its column of a sparse model, is the mean of theirs, made as long as theirs are on
+//! average. Rows of vectors are written; columns are kept as shares of the look-alikes' scores ([`Heirs`]),
+//! which comes to the same, a score being linear in them. A mean of unlike vectors is shorter than they are, and its items would come last for everybody.
 //! In an item-item model an item says nothing of itself; of a cold item it says as much as of the item it
 //! says most of: who has just turned to a look-alike may well turn to this one.
 //!
@@ -13,6 +14,8 @@
 //!
 //! **Cost.** Linear in the look-alikes times the width of a vector or the entries of their columns. The
 //! room computes no similarity and knows nothing of users.
+
+use rayon::prelude::*;
 
 use crate::matrix::{Csr, Dense};
 
@@ -70,55 +73,115 @@ impl Lookalikes {
         }
     }
 
-    /// An item-item model with cold items' columns.
-    pub fn fill_columns(&self, model: &Csr) -> Csr {
+    /// What cold items have in an item-item model.
+    pub fn heirs(&self, model: &Csr) -> Heirs {
         let most = |row: usize| model.row(row).1.iter().copied().fold(0.0, f32::max);
-        self.fill(model, |row| Some((row as u32, most(row))))
+        self.heirs_with(model, &(0..model.n_rows()).map(most).collect::<Vec<f32>>())
     }
 
-    /// The same of a model whose rows are users.
-    pub fn fill_columns_of_users(&self, model: &Csr) -> Csr {
-        self.fill(model, |_| None)
+    /// The same in a model whose rows are users.
+    pub fn heirs_of_users(&self, model: &Csr) -> Heirs {
+        self.heirs_with(model, &[])
     }
 
-    /// `itself` is what a row says of its own item.
-    fn fill(&self, model: &Csr, itself: impl Fn(usize) -> Option<(u32, f32)>) -> Csr {
+    /// `itself` is what each row says of its own item; empty where rows are no items.
+    fn heirs_with(&self, model: &Csr, itself: &[f32]) -> Heirs {
         let takers = self.shares.transpose();
-        let mut of_column = vec![0f64; model.n_cols()];
-        let mut rows: Vec<Vec<(u32, f32)>> = Vec::with_capacity(model.n_rows());
-        for row in 0..model.n_rows() {
-            let (items, values) = model.row(row);
-            let mut entries: Vec<(u32, f32)> = items.iter().copied().zip(values.iter().copied()).collect();
-            for (item, value) in entries.clone().into_iter().chain(itself(row)) {
-                of_column[item as usize] += f64::from(value).powi(2);
-                let (cold, shares) = takers.row(item as usize);
-                entries.extend(cold.iter().zip(shares).map(|(cold, share)| (*cold, share * value)));
-            }
-            // Stable: what one item has from several look-alikes is summed in their order.
-            entries.sort_by_key(|entry| entry.0);
-            entries.dedup_by(|next, kept| {
-                let same = next.0 == kept.0;
-                if same {
-                    kept.1 += next.1;
-                }
-                same
-            });
-            rows.push(entries);
-        }
-        let mut of_mean = vec![0f64; model.n_cols()];
-        for (item, value) in rows.iter().flatten() {
-            of_mean[*item as usize] += f64::from(*value).powi(2);
-        }
-        let scale = |item: usize| {
+        let (of_column, of_mean) = column_squares(model, itself, &takers);
+        let scaled = (0..self.shares.n_rows()).map(|item| {
             let (others, shares) = self.shares.row(item);
             let lengths = others.iter().map(|other| of_column[*other as usize].sqrt());
             let length = shares.iter().zip(lengths).map(|(share, length)| f64::from(*share) * length).sum();
-            if others.is_empty() { 1.0 } else { stretch(length, of_mean[item]) }
-        };
-        let scales: Vec<f32> = (0..model.n_cols()).map(scale).collect();
-        rows.iter_mut().flatten().for_each(|(item, value)| *value *= scales[*item as usize]);
-        Csr::from_rows(model.n_cols(), rows)
+            let scale = stretch(length, of_mean[item]);
+            others.iter().copied().zip(shares.iter().map(|share| share * scale)).collect()
+        });
+        let from = Csr::from_rows(self.shares.n_cols(), scaled.collect());
+        let to = from.transpose();
+        let own = itself.iter().enumerate().map(|(row, most)| {
+            let (cold, shares) = to.row(row);
+            cold.iter().copied().zip(shares.iter().map(|share| share * most)).collect()
+        });
+        let own = Csr::from_rows(self.shares.n_cols(), own.collect());
+        Heirs { from, to, own }
     }
+}
+
+/// What cold items have in a sparse model, where writing it into the model would make it several times as
+/// large: shares of what their look-alikes score there.
+#[derive(Clone, Debug)]
+pub struct Heirs {
+    /// Cold items × the items they take after.
+    from: Csr,
+    /// Its transpose.
+    to: Csr,
+    /// Items × the cold items that take after them: what an item gives these as it would give itself. No
+    /// rows where the model's rows are no items.
+    own: Csr,
+}
+
+impl Heirs {
+    /// The cold items that take after an item, and which share of its score each has.
+    pub fn of(&self, item: u32) -> (&[u32], &[f32]) {
+        self.to.row(item as usize)
+    }
+
+    /// What an item of the history gives cold items beside those shares.
+    pub fn own(&self) -> &Csr {
+        &self.own
+    }
+
+    /// What the model's row gives an item, by itself or through its look-alikes.
+    pub fn value(&self, model: &Csr, row: u32, item: u32) -> f32 {
+        let (others, shares) = self.from.row(item as usize);
+        let inherited = others.iter().zip(shares).map(|(other, share)| share * at(model, row, *other));
+        let own = if self.own.n_rows() > 0 { at(&self.own, row, item) } else { 0.0 };
+        at(model, row, item) + inherited.sum::<f32>() + own
+    }
+}
+
+fn at(model: &Csr, row: u32, col: u32) -> f32 {
+    let (cols, values) = model.row(row as usize);
+    cols.binary_search(&col).map_or(0.0, |at| values[at])
+}
+
+/// Rows summed by themselves; partial sums are added in order.
+const ROWS: usize = 4096;
+
+/// The squared lengths of a model's columns, and of those that cold items would have.
+fn column_squares(model: &Csr, itself: &[f32], takers: &Csr) -> (Vec<f64>, Vec<f64>) {
+    let n_cols = model.n_cols();
+    let starts: Vec<usize> = (0..model.n_rows()).step_by(ROWS).collect();
+    let partial: Vec<(Vec<f64>, Vec<f64>)> = starts
+        .into_par_iter()
+        .map(|start| {
+            let (mut of_column, mut of_mean) = (vec![0f64; n_cols], vec![0f64; n_cols]);
+            let (mut mean, mut touched) = (vec![0f64; n_cols], Vec::<u32>::new());
+            for row in start..(start + ROWS).min(model.n_rows()) {
+                let (items, values) = model.row(row);
+                let entries = items.iter().copied().zip(values.iter().copied());
+                for (item, value) in entries.chain(itself.get(row).map(|most| (row as u32, *most))) {
+                    of_column[item as usize] += f64::from(value).powi(2);
+                    let (cold, shares) = takers.row(item as usize);
+                    for (cold, share) in cold.iter().zip(shares) {
+                        if mean[*cold as usize] == 0.0 {
+                            touched.push(*cold);
+                        }
+                        mean[*cold as usize] += f64::from(share * value);
+                    }
+                }
+                for cold in touched.drain(..) {
+                    of_mean[cold as usize] += std::mem::take(&mut mean[cold as usize]).powi(2);
+                }
+            }
+            (of_column, of_mean)
+        })
+        .collect();
+    let mut sums = (vec![0f64; n_cols], vec![0f64; n_cols]);
+    for (of_column, of_mean) in partial {
+        sums.0.iter_mut().zip(of_column).for_each(|(sum, part)| *sum += part);
+        sums.1.iter_mut().zip(of_mean).for_each(|(sum, part)| *sum += part);
+    }
+    sums
 }
 
 fn squares(row: &[f32]) -> f64 {

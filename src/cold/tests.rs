@@ -31,11 +31,8 @@ fn vectors_point_where_those_of_look_alikes_do_and_are_as_long() {
 
 #[test]
 fn a_cold_item_scores_as_its_look_alikes_do_and_speaks_for_itself() {
-    let filled = lookalikes().fill_columns(&model());
-    let score = |history: usize, item: u32| {
-        let (items, values) = filled.row(history);
-        items.binary_search(&item).map_or(0.0, |at| values[at])
-    };
+    let heirs = lookalikes().heirs(&model());
+    let score = |history: usize, item: u32| heirs.value(&model(), history as u32, item);
     // Columns 0 and 2 as they are, with what rows 0 and 2 say most of in their own place.
     let columns = [[2.0, 3.0, 0.0, 0.0, 0.0], [2.0, 0.0, 7.0, 0.0, 0.0]];
     let mean: Vec<f32> = (0..5).map(|row| (256.0 * columns[0][row] + columns[1][row]) / 257.0).collect();
@@ -45,5 +42,16 @@ fn a_cold_item_scores_as_its_look_alikes_do_and_speaks_for_itself() {
         assert!((score(history, 3) - scale * mean).abs() < 1e-5, "{history}");
     }
     assert_eq!(score(2, 4), 7.0, "what was there stays");
-    assert_eq!(filled.n_entries(), model().n_entries() + 3);
+    let model = model();
+    for history in 0..5 {
+        let (items, values) = model.row(history);
+        let mut sum = 0.0;
+        for (item, value) in items.iter().zip(values) {
+            let (cold, shares) = heirs.of(*item);
+            sum += cold.iter().position(|cold| *cold == 3).map_or(0.0, |at| shares[at] * value);
+        }
+        let own = heirs.own().row(history);
+        sum += own.0.iter().position(|cold| *cold == 3).map_or(0.0, |at| own.1[at]);
+        assert!((sum - score(history, 3)).abs() < 1e-6, "{history}: {sum}");
+    }
 }

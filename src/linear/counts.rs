@@ -13,7 +13,7 @@ const USER_EXPONENT: f64 = 0.75;
 pub(super) fn walk(by_user: &Csr, by_item: &Csr, config: &Config) -> Csr {
     let per_user = |user: usize| (by_user.row(user).0.len() as f64).powf(-USER_EXPONENT);
     let degree = |item: usize| by_item.row(item).0.len() as f64;
-    shared(by_user, by_item, config.kept, per_user, |item, other, weight| {
+    shared(by_user, by_item, config.kept(by_user.n_cols()), per_user, |item, other, weight| {
         weight / (degree(item).powf(config.walk_alpha) * degree(other).powf(config.walk_beta))
     })
 }
@@ -24,14 +24,14 @@ pub(super) fn cosine(by_user: &Csr, by_item: &Csr, config: &Config) -> Csr {
     shared(
         by_user,
         by_item,
-        config.kept,
+        config.kept(by_user.n_cols()),
         |_| 1.0,
         |item, other, n_both| n_both / ((degree(item) * degree(other)).sqrt() + config.shrinkage),
     )
 }
 
-/// Sums `per_user` over the users that two items share, then scores the pair.
-fn shared(
+/// Sums `per_user` over the users that two items share, then scores the pair. A user of weight 0 is left out.
+pub(super) fn shared(
     by_user: &Csr,
     by_item: &Csr,
     kept: usize,
@@ -44,6 +44,9 @@ fn shared(
         |(sums, touched), item| {
             for user in by_item.row(item).0 {
                 let weight = per_user(*user as usize);
+                if weight == 0.0 {
+                    continue;
+                }
                 for other in by_user.row(*user as usize).0 {
                     let sum = &mut sums[*other as usize];
                     if *sum == 0.0 {

@@ -4,32 +4,43 @@ use rayon::prelude::*;
 
 use crate::matrix::{Csr, View, ViewMut, add_product};
 
-use super::{Config, prune};
+use super::prune;
 
 /// Pivots swept at a time.
 const PIVOTS: usize = 192;
 /// Rows a task updates.
 const ROWS: usize = 128;
 
-pub(super) fn fit(by_user: &Csr, by_item: &Csr, config: &Config) -> Csr {
+/// How strongly users of many items are held back.
+const USER_EXPONENT: f64 = 0.5;
+
+/// What each user counts for; 1 for the mean entry.
+pub(super) fn user_weights(by_user: &Csr) -> Vec<f64> {
+    let n_items = |user: usize| by_user.row(user).0.len() as f64;
+    let weight = |user: usize| n_items(user).max(1.0).powf(-USER_EXPONENT);
+    let sum: f64 = (0..by_user.n_rows()).map(|user| n_items(user) * weight(user)).sum();
+    let scale = by_user.n_entries() as f64 / sum.max(f64::MIN_POSITIVE);
+    (0..by_user.n_rows()).map(|user| weight(user) * scale).collect()
+}
+
+/// All items with a user, by one inverse.
+pub(super) fn fit(by_user: &Csr, by_item: &Csr, weights: &[f64], (kept, lambda): (usize, f64)) -> Csr {
     let n_items = by_user.n_cols();
-    let head = most_seen(by_item, config.ease_items);
-    let n = head.len();
+    let known: Vec<u32> =
+        (0..n_items as u32).filter(|item| !by_item.row(*item as usize).0.is_empty()).collect();
+    let n = known.len();
     let mut place = vec![u32::MAX; n_items];
-    for (at, item) in head.iter().enumerate() {
+    for (at, item) in known.iter().enumerate() {
         place[*item as usize] = at as u32;
     }
     let mut gram = vec![0f64; n * n];
-    gram.par_chunks_mut(n.max(1)).zip(&head).enumerate().for_each(|(at, (row, item))| {
+    gram.par_chunks_mut(n.max(1)).zip(&known).enumerate().for_each(|(at, (row, item))| {
         for user in by_item.row(*item as usize).0 {
             for other in by_user.row(*user as usize).0 {
-                let other = place[*other as usize];
-                if other != u32::MAX {
-                    row[other as usize] += 1.0;
-                }
+                row[place[*other as usize] as usize] += weights[*user as usize];
             }
         }
-        row[at] += config.ease_regularization;
+        row[at] += lambda;
     });
     negative_inverse(&mut gram, n);
     let value = |i: usize, j: usize| if i >= j { gram[i * n + j] } else { gram[j * n + i] };
@@ -38,23 +49,13 @@ pub(super) fn fit(by_user: &Csr, by_item: &Csr, config: &Config) -> Csr {
         if at == u32::MAX {
             return Vec::new();
         }
-        let row = head.iter().enumerate().filter(|(other, _)| *other != at as usize).map(|(other, id)| {
+        let row = known.iter().enumerate().filter(|(other, _)| *other != at as usize).map(|(other, id)| {
             // Both carry the sweep's minus, which cancels.
             (*id, (-value(at as usize, other) / value(other, other)) as f32)
         });
-        prune(row.collect(), config.kept)
+        prune(row.collect(), kept)
     });
     Csr::from_rows(n_items, rows.collect())
-}
-
-/// The items with the most users, in ascending order; of equals the smaller indices.
-fn most_seen(by_item: &Csr, limit: usize) -> Vec<u32> {
-    let n_users = |item: u32| by_item.row(item as usize).0.len();
-    let mut items: Vec<u32> = (0..by_item.n_rows() as u32).filter(|item| n_users(*item) > 0).collect();
-    items.sort_by_key(|item| (std::cmp::Reverse(n_users(*item)), *item));
-    items.truncate(limit);
-    items.sort_unstable();
-    items
 }
 
 /// Turns a symmetric positive definite matrix into minus its inverse; only the lower triangle is read

@@ -5,8 +5,10 @@
 //! each, applied by whoever ranks to a user's weighted history `h_u`:
 //!
 //! - **ease**: the ridge regression of every item on all others without itself, in closed form,
-//!   `M = I - P / diag(P)`, `P = (X'X + λI)^-1` (Steck, "Embarrassingly shallow autoencoders for sparse
-//!   data", 2019). Dense and cubic in the items, so only the `ease_items` with the most users take part.
+//!   `M = I - P / diag(P)`, `P = (X'UX + λI)^-1` (Steck, "Embarrassingly shallow autoencoders for sparse
+//!   data", 2019; `U` is his identity there, and here `|u|^-½`, so that users of many items do not outvote
+//!   the others). Dense and cubic in the items: of more than `ease_items`, each is regressed on its
+//!   `ease_neighbours` nearest alone.
 //! - **walk**: the linear graph filter `D^-α X' U^-¾ X D^-β`, `U` and `D` the degrees of users and
 //!   items. With `U^-1` and `α = 1` it is the two-step random walk RP³β (Paudel et al., "Updatable, accurate,
 //!   diverse and scalable recommendations for interactive applications", 2017), with `U^-1` and
@@ -23,7 +25,8 @@
 //! A sparse matrix keeps the `kept` largest magnitudes of a row. Everything is a function of the input
 //! and the seed alone: blocks are fixed, sums are ordered, ties go to the smaller index.
 //!
-//! **Cost.** ease: `n³` flops and `8 n²` bytes for `n = ease_items`; walk and cosine: `Σ_u |u|²` additions;
+//! **Cost.** ease: `n³` flops and `8 n²` bytes for `n` items, or `n (m³ / 3 + Σ_s d_s)` for `m` neighbours `s`
+//! of `d_s` users each; walk and cosine: `Σ_u |u|²` additions;
 //! peers: `Σ_i d_i²` additions up to a bound, and `8 · peers · n_users` bytes; spectral:
 //! `iterations · rank · entries` multiply-adds and `8 · rank · n_items` bytes. The room knows
 //! nothing of weights, times or which items may be listed.
@@ -37,6 +40,7 @@ use crate::matrix::{Csr, Dense};
 
 mod counts;
 mod ease;
+mod local;
 mod peers;
 mod sequence;
 mod spectral;
@@ -48,11 +52,15 @@ mod tests;
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// The most items EASE takes, those with the most users; 0 switches it off.
+    /// The largest catalogue that EASE takes in one inverse; of a larger one each item is regressed on its
+    /// neighbours alone.
     pub ease_items: usize,
-    /// EASE's λ: users that a pair of items must share before it counts.
-    pub ease_regularization: f64,
-    /// Entries a sparse model keeps of each row.
+    /// How many neighbours those are.
+    pub ease_neighbours: usize,
+    /// EASE's λ: users that a pair of items must share before it counts. Where open, five times the users
+    /// that an item has on average.
+    pub ease_regularization: Option<f64>,
+    /// Entries a sparse model keeps of each row; fewer where there are very many items.
     pub kept: usize,
     /// Neighbours of a user; fewer where there are very many users, and 0 switches them off.
     pub peers: usize,
@@ -76,7 +84,8 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             ease_items: 8_192,
-            ease_regularization: 300.0,
+            ease_neighbours: 100,
+            ease_regularization: None,
             kept: 512,
             peers: 300,
             shrinkage: 20.0,
@@ -162,11 +171,24 @@ pub fn fit(
         return Err(Error::Steps { steps: steps.len(), interactions: interactions.n_entries() });
     }
     let by_item = interactions.transpose();
-    let ease = (wanted.ease && config.ease_items > 0).then(|| ease::fit(interactions, &by_item, config));
     let walk = wanted.walk.then(|| counts::walk(interactions, &by_item, config));
-    let cosine = wanted.cosine.then(|| counts::cosine(interactions, &by_item, config));
+    let n_known = (0..by_item.n_rows()).filter(|item| !by_item.row(*item).0.is_empty()).count();
+    let is_local = wanted.ease && n_known > config.ease_items;
+    let mut cosine = (wanted.cosine || is_local).then(|| counts::cosine(interactions, &by_item, config));
+    let ease = wanted.ease.then(|| {
+        let weights = ease::user_weights(interactions);
+        let mean = interactions.n_entries() as f64 / n_known.max(1) as f64;
+        let lambda = config.ease_regularization.unwrap_or(USERS_OF_AN_ITEM * mean).max(f64::MIN_POSITIVE);
+        match &cosine {
+            Some(cosine) if is_local => {
+                local::fit(&by_item, cosine, &weights, (config.ease_neighbours, lambda))
+            }
+            _ => ease::fit(interactions, &by_item, &weights, (config.kept(by_item.n_rows()), lambda)),
+        }
+    });
+    cosine = cosine.filter(|_| wanted.cosine);
     let ordered = !steps.is_empty() && config.sequence_steps > 0;
-    let sequence = (wanted.sequence && ordered).then(|| sequence::fit(interactions, steps, config));
+    let sequence = (wanted.sequence && ordered).then(|| sequence::fit(interactions, &by_item, steps, config));
     let rank = config
         .spectral_rank(interactions.n_cols())
         .min(interactions.n_cols() / 2)
@@ -193,6 +215,10 @@ pub fn project(history: &Csr, inputs: &Dense) -> Dense {
     users
 }
 
+/// EASE's λ where it is open, in users of the mean item: between 0.01 % and 5 % of all pairs the best values
+/// lie within a factor of two of this, while they differ twentyfold.
+const USERS_OF_AN_ITEM: f64 = 5.0;
+
 /// Items that a singular vector stands for where the filter's rank is open, and the ranks it is then among.
 const ITEMS_A_VECTOR: usize = 64;
 const OPEN_RANKS: RangeInclusive<usize> = 64..=512;
@@ -200,6 +226,10 @@ const OPEN_RANKS: RangeInclusive<usize> = 64..=512;
 /// Pairs of users of one item that peers are looked for among, at most: beyond it the most frequent items,
 /// which say least of who resembles whom, are left out.
 pub const MOST_PAIRS: f64 = 4e9;
+/// Entries of a sparse model, at most, but for ten a row.
+const MOST_ENTRIES: usize = 30_000_000;
+/// Numbers in the vectors of all items, at most, where the filter's rank is open.
+const MOST_VALUES: usize = 60_000_000;
 /// Neighbours that all users have together, at most.
 const MOST_NEIGHBOURS: usize = 30_000_000;
 
@@ -209,10 +239,15 @@ impl Config {
         self.peers.min((MOST_NEIGHBOURS / n_users.max(1)).max(10))
     }
 
+    /// The entries of a row of a model of this many items.
+    pub fn kept(&self, n_items: usize) -> usize {
+        self.kept.min((MOST_ENTRIES / n_items.max(1)).max(10))
+    }
+
     /// The filter's rank for this many items.
     pub fn spectral_rank(&self, n_items: usize) -> usize {
         let open = (n_items / ITEMS_A_VECTOR).clamp(*OPEN_RANKS.start(), *OPEN_RANKS.end());
-        self.spectral_rank.unwrap_or(open)
+        self.spectral_rank.unwrap_or(open.min(MOST_VALUES / n_items.max(1)))
     }
 
     /// Whether every key is in range.
@@ -226,7 +261,7 @@ impl Config {
             }
             Err(Error::Config { key, expected: "a number above 0", found })
         };
-        above_0("ease_regularization", self.ease_regularization)?;
+        above_0("ease_regularization", self.ease_regularization.unwrap_or(1.0))?;
         above_0("kept", self.kept as f64)?;
         above_0("recency", self.recency)?;
         for (key, found) in

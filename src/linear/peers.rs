@@ -5,11 +5,10 @@
 //! "Empirical analysis of predictive algorithms for collaborative filtering", 1998). Of each user's
 //! neighbours the nearest are kept, and count by the square of their similarity against the nearest's.
 
-use rayon::prelude::*;
-
 use crate::matrix::Csr;
 
-use super::{Config, MOST_PAIRS, prune};
+use super::counts::shared;
+use super::{Config, MOST_PAIRS};
 
 /// How much nearer neighbours count for more.
 const SHARPNESS: i32 = 2;
@@ -20,43 +19,16 @@ const POPULARITY: f64 = 0.1;
 pub(super) fn fit(by_user: &Csr, by_item: &Csr, config: &Config) -> (Csr, Csr) {
     let (n_users, n_items) = (by_user.n_rows(), by_user.n_cols());
     let most_users = most_users(by_item);
-    let kept = config.peers(n_users);
-    let item_weight: Vec<f32> = (0..n_items)
-        .map(|item| match by_item.row(item).0.len() {
-            n if n == 0 || n > most_users => 0.0,
-            n => (n as f64).powf(-0.5) as f32,
-        })
-        .collect();
-    let rows = (0..n_users).into_par_iter().map_init(
-        || (vec![0f32; n_users], Vec::<u32>::new()),
-        |(sums, touched), user| {
-            for item in by_user.row(user).0 {
-                let weight = item_weight[*item as usize];
-                if weight == 0.0 {
-                    continue;
-                }
-                for other in by_item.row(*item as usize).0 {
-                    let sum = &mut sums[*other as usize];
-                    if *sum == 0.0 {
-                        touched.push(*other);
-                    }
-                    *sum += weight;
-                }
-            }
-            let mut row = Vec::with_capacity(touched.len());
-            for other in touched.drain(..) {
-                let sum = std::mem::take(&mut sums[other as usize]);
-                if other as usize != user {
-                    row.push((other, sum / (by_user.row(other as usize).0.len() as f32).sqrt()));
-                }
-            }
-            let mut row = prune(row, kept);
-            let nearest = row.iter().map(|entry| entry.1).fold(f32::MIN_POSITIVE, f32::max);
-            row.iter_mut().for_each(|entry| entry.1 = (entry.1 / nearest).powi(SHARPNESS));
-            row
-        },
-    );
-    let neighbours = Csr::from_rows(n_users, rows.collect());
+    let per_item = |item: usize| match by_item.row(item).0.len() {
+        n if n > most_users => 0.0,
+        n => (n as f64).powf(-0.5),
+    };
+    let length = |user: usize| (by_user.row(user).0.len() as f64).sqrt();
+    let similarity = |_, other, shared| shared / length(other);
+    let neighbours = shared(by_item, by_user, config.peers(n_users), per_item, similarity).map_rows(|row| {
+        let nearest = row.iter().copied().fold(f32::MIN_POSITIVE, f32::max);
+        row.iter_mut().for_each(|value| *value = (*value / nearest).powi(SHARPNESS));
+    });
     let counts = |item: &u32| (by_item.row(*item as usize).0.len() as f64).powf(-POPULARITY) as f32;
     let items =
         (0..n_users).map(|user| by_user.row(user).0.iter().map(|item| (*item, counts(item))).collect());

@@ -14,50 +14,87 @@ use super::{Config, prune};
 /// What a step backwards counts for.
 const BACKWARDS: f64 = 0.3;
 
-pub(super) fn fit(by_user: &Csr, steps: &[u32], config: &Config) -> Csr {
+pub(super) fn fit(by_user: &Csr, by_item: &Csr, steps: &[u32], config: &Config) -> Csr {
     let n_items = by_user.n_cols();
-    let mut followers: Vec<Vec<(u32, f64)>> = vec![Vec::new(); n_items];
-    for user in 0..by_user.n_rows() {
-        let first = by_user.offset(user);
-        let (items, _) = by_user.row(user);
-        let mut order: Vec<(u32, u32)> =
-            items.iter().enumerate().map(|(at, item)| (steps[first + at], *item)).collect();
-        order.sort_unstable();
-        for (at, (step, item)) in order.iter().enumerate() {
-            for (later, next) in &order[at + 1..] {
-                let gap = (later - step) as usize;
-                if gap > config.sequence_steps {
-                    break;
+    let orders = Orders::new(by_user, steps);
+    // What an item is followed by in all, and follows.
+    let totals: Vec<(f64, f64)> = (0..n_items)
+        .into_par_iter()
+        .map(|item| {
+            let (mut out, mut into) = (0.0, 0.0);
+            orders.around(by_item, item as u32, config.sequence_steps, |_, counts, is_later| {
+                out += if is_later { counts } else { BACKWARDS * counts };
+                into += if is_later { BACKWARDS * counts } else { counts };
+            });
+            (out.max(1.0), into.max(1.0))
+        })
+        .collect();
+    let kept = config.kept(n_items);
+    let rows = (0..n_items).into_par_iter().map_init(
+        || (vec![0f64; n_items], Vec::<u32>::new()),
+        |(sums, touched), item| {
+            orders.around(by_item, item as u32, config.sequence_steps, |other, counts, is_later| {
+                let sum = &mut sums[other as usize];
+                if *sum == 0.0 {
+                    touched.push(other);
                 }
+                *sum += if is_later { counts } else { BACKWARDS * counts };
+            });
+            let row = touched.drain(..).map(|other| {
+                let sum = std::mem::take(&mut sums[other as usize]);
+                (other, (sum / (totals[item].0 * totals[other as usize].1).sqrt()) as f32)
+            });
+            prune(row.collect(), kept)
+        },
+    );
+    Csr::from_rows(n_items, rows.collect())
+}
+
+/// Users' items by step, and of equal steps by item.
+struct Orders<'a> {
+    by_user: &'a Csr,
+    /// As long as the entries of `by_user`, user after user: steps and items in their order.
+    ordered: Vec<(u32, u32)>,
+    /// Where each entry of `by_user` is among its user's.
+    places: Vec<u32>,
+}
+
+impl<'a> Orders<'a> {
+    fn new(by_user: &'a Csr, steps: &[u32]) -> Self {
+        let mut ordered = Vec::with_capacity(by_user.n_entries());
+        let mut places = vec![0u32; by_user.n_entries()];
+        for user in 0..by_user.n_rows() {
+            let first = by_user.offset(user);
+            let (items, _) = by_user.row(user);
+            let mut order: Vec<u32> = (0..items.len() as u32).collect();
+            order.sort_by_key(|at| steps[first + *at as usize]);
+            for (place, at) in order.iter().enumerate() {
+                places[first + *at as usize] = place as u32;
+                ordered.push((steps[first + *at as usize], items[*at as usize]));
+            }
+        }
+        Self { by_user, ordered, places }
+    }
+
+    /// Every other item that a user of this one turned to at most `most` steps before or after it, what
+    /// that counts, and whether it was after.
+    fn around(&self, by_item: &Csr, item: u32, most: usize, mut see: impl FnMut(u32, f64, bool)) {
+        for user in by_item.row(item as usize).0 {
+            let user = *user as usize;
+            let (first, items) = (self.by_user.offset(user), self.by_user.row(user).0);
+            let Ok(at) = items.binary_search(&item) else { continue };
+            let place = self.places[first + at] as usize;
+            let order = &self.ordered[first..first + items.len()];
+            let step = order[place].0;
+            let near = |entry: &&(u32, u32)| entry.0.abs_diff(step) as usize <= most;
+            let later = order[place + 1..].iter().take_while(near).map(|entry| (entry, true));
+            let earlier = order[..place].iter().rev().take_while(near).map(|entry| (entry, false));
+            for ((other, next), is_later) in later.chain(earlier) {
+                let gap = other.abs_diff(step) as i32;
                 if gap > 0 {
-                    let counts = 0.5f64.powi(gap as i32 - 1);
-                    followers[*item as usize].push((*next, counts));
-                    followers[*next as usize].push((*item, BACKWARDS * counts));
+                    see(*next, 0.5f64.powi(gap - 1), is_later);
                 }
             }
         }
     }
-    // Rows are sorted before they are summed, so that a sum's order is the row's and nothing else's.
-    followers.par_iter_mut().for_each(|row| {
-        row.sort_by_key(|entry| entry.0);
-        row.dedup_by(|next, kept| {
-            let same = next.0 == kept.0;
-            if same {
-                kept.1 += next.1;
-            }
-            same
-        });
-    });
-    let out: Vec<f64> = followers.iter().map(|row| row.iter().map(|entry| entry.1).sum()).collect();
-    let mut into = vec![0f64; n_items];
-    for (item, counts) in followers.iter().flatten() {
-        into[*item as usize] += counts;
-    }
-    let rows = followers.into_par_iter().enumerate().map(|(item, row)| {
-        let normalised = |(next, counts): (u32, f64)| {
-            (next, (counts / (out[item].max(1.0) * into[next as usize].max(1.0)).sqrt()) as f32)
-        };
-        prune(row.into_iter().map(normalised).collect(), config.kept)
-    });
-    Csr::from_rows(n_items, rows.collect())
 }

@@ -41,21 +41,34 @@ fn dense(csr: &Csr) -> Vec<Vec<f64>> {
 }
 
 fn config() -> Config {
-    Config { ease_regularization: 5.0, spectral_rank: Some(4), spectral_iterations: 40, ..Config::default() }
+    Config {
+        ease_regularization: Some(5.0),
+        spectral_rank: Some(4),
+        spectral_iterations: 40,
+        ..Config::default()
+    }
 }
 
-/// Ridge regression of each item on the others, by its normal equations, solved plainly.
 fn ease_by_regression(x: &[Vec<f64>], lambda: f64) -> Vec<Vec<f64>> {
+    ease_of(x, &x.iter().map(|user| user.iter().sum()).collect::<Vec<_>>(), lambda)
+}
+
+/// Ridge regression of each item on the others, by its normal equations, solved plainly; users of so many
+/// items.
+fn ease_of(x: &[Vec<f64>], lengths: &[f64], lambda: f64) -> Vec<Vec<f64>> {
     let n = x[0].len();
     let mut model = vec![vec![0.0; n]; n];
+    let scale = lengths.iter().sum::<f64>() / lengths.iter().map(|n| n.sqrt()).sum::<f64>();
+    let weighted = |a: usize, b: usize| -> f64 {
+        x.iter().zip(lengths).map(|(u, n)| u[a] * u[b] * scale / n.max(1.0).sqrt()).sum()
+    };
     for target in 0..n {
         let others: Vec<usize> = (0..n).filter(|item| *item != target).collect();
         let mut system: Vec<Vec<f64>> = others
             .iter()
             .map(|a| {
-                let mut row: Vec<f64> =
-                    others.iter().map(|b| x.iter().map(|u| u[*a] * u[*b]).sum::<f64>()).collect();
-                row.push(x.iter().map(|u| u[*a] * u[target]).sum());
+                let mut row: Vec<f64> = others.iter().map(|b| weighted(*a, *b)).collect();
+                row.push(weighted(*a, target));
                 row
             })
             .collect();
@@ -85,6 +98,31 @@ fn ease_is_the_ridge_regression_of_each_item_on_the_others() {
     let found = dense(fit(&interactions, &[], Wanted::ALL, &config(), 1).unwrap().ease.as_ref().unwrap());
     for (found, expected) in found.iter().flatten().zip(expected.iter().flatten()) {
         assert!((found - expected).abs() < 1e-5, "{found} against {expected}");
+    }
+}
+
+#[test]
+fn where_neighbours_are_few_each_item_is_regressed_on_the_nearest_alone() {
+    let (interactions, _) = shop();
+    let config = Config { ease_items: 0, ease_neighbours: 3, ..config() };
+    let models = fit(&interactions, &[], Wanted::ALL, &config, 1).unwrap();
+    let (found, cosine) = (models.ease.as_ref().unwrap().transpose(), models.cosine.unwrap());
+    let x = dense(&interactions);
+    for item in 0..30 {
+        let (others, cosines) = cosine.row(item);
+        let mut nearest: Vec<(f32, u32)> = cosines.iter().copied().zip(others.iter().copied()).collect();
+        nearest.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+        nearest.truncate(3);
+        let mut those: Vec<u32> = nearest.into_iter().map(|entry| entry.1).collect();
+        those.sort_unstable();
+        assert_eq!(found.row(item).0, those);
+        let columns: Vec<usize> = those.iter().map(|other| *other as usize).chain([item]).collect();
+        let some: Vec<Vec<f64>> = x.iter().map(|user| columns.iter().map(|at| user[*at]).collect()).collect();
+        let lengths: Vec<f64> = x.iter().map(|user| user.iter().sum()).collect();
+        let expected = ease_of(&some, &lengths, 5.0);
+        for (at, value) in found.row(item).1.iter().enumerate() {
+            assert!((f64::from(*value) - expected[at][3]).abs() < 1e-5, "{item}: {value}");
+        }
     }
 }
 
@@ -225,7 +263,8 @@ fn a_sequence_looks_forwards_more_than_back_and_not_inside_a_basket() {
         }
     }
     let interactions = Csr::from_coordinates(20, 5, &users, &items, &vec![1.0; users.len()]).unwrap();
-    let sequence = dense(&sequence::fit(&interactions, &steps, &Config::default()));
+    let sequence =
+        dense(&sequence::fit(&interactions, &interactions.transpose(), &steps, &Config::default()));
     assert!(sequence[0][1] > sequence[0][2], "nearer is more");
     assert!(sequence[0][1] > 1.5 * sequence[1][0], "forwards is more");
     assert_eq!((sequence[3][4], sequence[4][3], sequence[2][3]), (0.0, 0.0, 0.0));

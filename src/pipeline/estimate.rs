@@ -129,8 +129,8 @@ fn bounds(spec: &Spec, size: &Size) -> Vec<Bound> {
     let Size { events, items, users } = *size;
     let config = &spec.linear;
     let (rank, sweeps) = (spec.factors.rank(items as usize), spec.factors.iterations);
-    let head = items.min(config.ease_items as f64);
-    let kept = config.kept as f64;
+    let neighbours = (config.ease_neighbours as f64).min(items);
+    let kept = config.kept(items as usize) as f64;
     let together = SKEW * events * (events / users.max(1.0));
     let steps = 2.0 * config.sequence_steps as f64;
     let vectors = config.spectral_rank(items as usize);
@@ -144,12 +144,14 @@ fn bounds(spec: &Spec, size: &Size) -> Vec<Bound> {
             sweeps as f64 * (24.0 * events * r + 2.0 * (items + users) * r * r) / FLOPS,
             8.0 * r * (items + users) + 12.0 * events,
         ),
-        bound(
-            Source::Ease,
-            format!("the {head:.0} items most seen"),
-            head.powi(3) / FLOPS_F64,
-            8.0 * head * head + 8.0 * kept.min(head) * head,
-        ),
+        if items > config.ease_items as f64 {
+            let (size, m) = (format!("of {neighbours} neighbours an item"), neighbours);
+            let seconds = items * m.powi(3) / 3.0 / FLOPS_F64 + SKEW * m * events / ADDITIONS;
+            bound(Source::Ease, size, seconds, 8.0 * m * items)
+        } else {
+            let (size, kept) = (format!("one inverse of {items:.0} items"), kept.min(items));
+            bound(Source::Ease, size, items.powi(3) / FLOPS_F64, 8.0 * items * items + 8.0 * kept * items)
+        },
     ];
     for source in [Source::Walk, Source::Cosine] {
         let size = format!("{kept} neighbours an item");

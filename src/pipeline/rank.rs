@@ -5,7 +5,7 @@ use std::path::Path;
 use rayon::prelude::*;
 use serde_json::json;
 
-use crate::cold::{self, Lookalikes};
+use crate::cold::{self, Heirs, Lookalikes};
 use crate::error::Error;
 use crate::lake::table::{self, Layout};
 use crate::lake::{self};
@@ -29,6 +29,8 @@ pub(super) struct Learned {
     pub(super) spectral: Option<Spectral>,
     pub(super) trend: Option<(Dense, Dense)>,
     pub(super) linear: linear::Models,
+    lookalikes: Option<Lookalikes>,
+    heirs: Vec<(Source, Heirs)>,
     pub(super) recent: Csr,
     pub(super) own: Vec<(Source, Csr)>,
     pub(super) history: History,
@@ -82,12 +84,32 @@ impl Learned {
             (Source::Cosine, self.linear.cosine.as_ref()),
             (Source::Sequence, self.linear.sequence.as_ref()),
         ];
-        let of_history = of_history.into_iter().filter_map(|(source, model)| {
-            model.map(|model| ranking::Linear { source, from: &self.recent, model })
+        let of_history = of_history
+            .into_iter()
+            .filter_map(|(source, model)| model.map(|model| (source, &self.recent, model)));
+        let peers = self.linear.peers.as_ref().map(|(from, model)| (Source::Peers, from, model));
+        let linear = of_history.chain(peers);
+        let heirs = |source| self.heirs.iter().find(|heirs| heirs.0 == source).map(|heirs| &heirs.1);
+        let linear =
+            linear.map(|(source, from, model)| ranking::Linear { source, from, model, heirs: heirs(source) });
+        linear.collect()
+    }
+
+    /// Gives cold items their part of item vectors.
+    pub(super) fn inherit_rows(&self, items: &mut Dense) {
+        self.lookalikes.iter().for_each(|lookalikes| lookalikes.fill_rows(items));
+    }
+
+    /// Gives cold items their part of a linear source's model, in the place of what they had.
+    pub(super) fn inherit_columns(&mut self, source: Source) {
+        let linear = self.linear();
+        let model = linear.iter().find(|linear| linear.source == source).map(|linear| linear.model);
+        let heirs = self.lookalikes.as_ref().zip(model).map(|(lookalikes, model)| match source {
+            Source::Peers => lookalikes.heirs_of_users(model),
+            _ => lookalikes.heirs(model),
         });
-        let peers = self.linear.peers.as_ref();
-        let peers = peers.map(|(from, model)| ranking::Linear { source: Source::Peers, from, model });
-        of_history.chain(peers).collect()
+        self.heirs.retain(|heirs| heirs.0 != source);
+        self.heirs.extend(heirs.map(|heirs| (source, heirs)));
     }
 
     /// Whether anything is known of a user that a list could rest on: items, or words.
@@ -185,31 +207,28 @@ impl Night<'_> {
             |source| !without.contains(&source) && weights.is_none_or(|weights| weights.counts(source));
         let (interactions, steps) = (&history.interactions, &history.steps);
         let mut models = linear::fit(interactions, steps, wanted(counts), &spec.linear, spec.seed)?;
-        let mut spectral = models.spectral.take().map(|matrices| Spectral::new(matrices, &recent));
-        let mut factors = self.factors(window)?;
-        if let Some((_, embeddings)) = &content {
-            let lookalikes = lookalikes(embeddings, &history)?;
-            let outputs = spectral.as_mut().map(|spectral| &mut spectral.outputs);
-            outputs.into_iter().chain([&mut factors.1]).for_each(|items| lookalikes.fill_rows(items));
-            for model in [&mut models.ease, &mut models.walk, &mut models.cosine, &mut models.sequence] {
-                *model = model.take().map(|model| lookalikes.fill_columns(&model));
-            }
-            if let Some((_, items)) = &mut models.peers {
-                *items = lookalikes.fill_columns_of_users(items);
-            }
-        }
-        let own = self.own(window, &history, counts(Source::Repeat))?;
-        Ok(Learned {
-            factors,
+        let spectral = models.spectral.take().map(|matrices| Spectral::new(matrices, &recent));
+        let lookalikes = content.as_ref().map(|(_, embeddings)| lookalikes(embeddings, &history));
+        let mut learned = Learned {
+            factors: self.factors(window)?,
             content,
             spectral,
             trend: history.trend(spec.ranking.trend_half_life_days.get()),
             linear: models,
+            lookalikes: lookalikes.transpose()?,
+            heirs: Vec::new(),
             recent,
-            own,
+            own: self.own(window, &history, counts(Source::Repeat))?,
             history,
             without: without.clone(),
-        })
+        };
+        if let Some(lookalikes) = &learned.lookalikes {
+            let outputs = learned.spectral.as_mut().map(|spectral| &mut spectral.outputs);
+            outputs.into_iter().chain([&mut learned.factors.1]).for_each(|items| lookalikes.fill_rows(items));
+        }
+        let linear: Vec<Source> = learned.linear().iter().map(|linear| linear.source).collect();
+        linear.into_iter().for_each(|source| learned.inherit_columns(source));
+        Ok(learned)
     }
 
     /// What speaks for users' own items, where they may be listed: how heavy each is in the history, and,

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use crate::matrix::{Csr, Dense};
+use crate::matrix::Dense;
 
 use super::fusion::Fusion;
 use super::spread::Spread;
@@ -81,11 +81,11 @@ impl Fusion<'_> {
         let constants = self.query(user, &mut query);
         let mut contributions = vec![constants; items.len()];
         let mut constant: f32 = constants.iter().sum();
-        for (weight, Linear { source, from, model }) in self.linear(user) {
-            spread.apply(from.row(user), model);
+        for (weight, linear) in self.linear(user) {
+            spread.apply(linear, user);
             let (mean, scale) = self.standard(spread, weight);
             for (item, contributions) in items.iter().zip(&mut contributions) {
-                contributions[*source as usize] = (spread.of(*item) - mean) * scale;
+                contributions[linear.source as usize] = (spread.of(*item) - mean) * scale;
             }
             constant -= mean * scale;
             spread.drain(|_, _| {});
@@ -138,7 +138,7 @@ impl Fusion<'_> {
         };
         let by_model = |source: Source| {
             let linear = self.sources.linear.iter().find(|linear| linear.source == source)?;
-            best_by_model(linear.model, item, history)
+            best_by_model(linear, item, history)
         };
         let because = |item: u32| Reason::Because { item };
         let similar = |item: u32| Reason::Similar { item };
@@ -184,12 +184,10 @@ fn best_by_cosine(items: &Dense, norms: &[f32], item: u32, history: &[(u32, f32)
 }
 
 /// The history's item whose row of the model gives the item most.
-fn best_by_model(model: &Csr, item: u32, history: &[(u32, f32)]) -> Option<u32> {
+fn best_by_model(linear: &Linear<'_>, item: u32, history: &[(u32, f32)]) -> Option<u32> {
     let mut best: Option<(f32, u32)> = None;
     for &(other, weight) in history {
-        let (items, values) = model.row(other as usize);
-        let Ok(at) = items.binary_search(&item) else { continue };
-        let speaks = weight * values[at];
+        let speaks = weight * linear.value(other, item);
         if speaks > best.map_or(0.0, |(most, _)| most) {
             best = Some((speaks, other));
         }

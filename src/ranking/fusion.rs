@@ -53,7 +53,7 @@ impl<'a> Fusion<'a> {
                 });
             }
         }
-        for Linear { source, from, model } in &sources.linear {
+        for Linear { source, from, model, .. } in &sources.linear {
             rows(source.name(), n_users, from.n_rows())?;
             rows(source.name(), from.n_cols(), model.n_rows())?;
             rows(source.name(), n_items, model.n_cols())?;
@@ -125,8 +125,8 @@ impl<'a> Fusion<'a> {
             || (Spread::new(n_items), Spread::new(n_items)),
             |(one, all), user| {
                 let user = *user as usize;
-                for (weight, Linear { from, model, .. }) in self.linear(user) {
-                    one.apply(from.row(user), model);
+                for (weight, linear) in self.linear(user) {
+                    one.apply(linear, user);
                     let (_, scale) = self.standard(one, weight);
                     one.drain(|item, score| all.add(item, score * scale));
                 }

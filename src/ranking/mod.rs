@@ -22,6 +22,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::cold::Heirs;
 use crate::matrix::{Csr, Dense};
 
 mod arrange;
@@ -97,6 +98,19 @@ pub struct Linear<'a> {
     pub from: &'a Csr,
     /// The same × items.
     pub model: &'a Csr,
+    /// What cold items have in it.
+    pub heirs: Option<&'a Heirs>,
+}
+
+impl Linear<'_> {
+    /// What the model's row gives an item.
+    fn value(&self, row: u32, item: u32) -> f32 {
+        if let Some(heirs) = self.heirs {
+            return heirs.value(self.model, row, item);
+        }
+        let (items, values) = self.model.row(row as usize);
+        items.binary_search(&item).map_or(0.0, |at| values[at])
+    }
 }
 
 /// Why sources do not go together.

@@ -1,6 +1,8 @@
-//! One user's scores from one item-item model, over the whole catalogue.
+//! One user's scores from one sparse model, over the whole catalogue.
 
 use crate::matrix::Csr;
+
+use super::Linear;
 
 /// Scores of all items, most of them untouched and 0.
 pub(super) struct Spread {
@@ -14,8 +16,24 @@ impl Spread {
         Self { scores: vec![0.0; n_items], is_touched: vec![false; n_items], touched: Vec::new() }
     }
 
-    /// Adds the model's rows of a history's items, each times its weight, in the order of the items.
-    pub(super) fn apply(&mut self, (items, weights): (&[u32], &[f32]), model: &Csr) {
+    /// Adds a user's scores: the model's rows of the history's items, each times its weight, in the order of
+    /// the items, and from them what cold items inherit.
+    pub(super) fn apply(&mut self, linear: &Linear<'_>, user: usize) {
+        let history = linear.from.row(user);
+        self.add_rows(history, linear.model);
+        let Some(heirs) = linear.heirs else { return };
+        // Nothing takes after a cold item, so what is touched from here on passes nothing on.
+        for at in 0..self.touched.len() {
+            let (item, score) = (self.touched[at], self.of(self.touched[at]));
+            let (cold, shares) = heirs.of(item);
+            cold.iter().zip(shares).for_each(|(cold, share)| self.add(*cold, share * score));
+        }
+        if heirs.own().n_rows() > 0 {
+            self.add_rows(history, heirs.own());
+        }
+    }
+
+    fn add_rows(&mut self, (items, weights): (&[u32], &[f32]), model: &Csr) {
         for (item, weight) in items.iter().zip(weights) {
             let (others, values) = model.row(*item as usize);
             for (other, value) in others.iter().zip(values) {

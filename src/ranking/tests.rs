@@ -65,7 +65,12 @@ impl Shop {
                 (Source::Factors, &self.factors.0, &self.factors.1),
                 (Source::Content, &self.content.0, &self.content.1),
             ],
-            linear: vec![Linear { source: Source::Ease, from: &self.history, model: &self.ease }],
+            linear: vec![Linear {
+                source: Source::Ease,
+                from: &self.history,
+                model: &self.ease,
+                heirs: None,
+            }],
             segments: &self.segments,
             popularity: &self.popularity,
             history: &self.history,

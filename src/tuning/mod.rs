@@ -69,7 +69,7 @@ pub const BLOCKS: [Block; 9] = [
             key("linear.walk_beta", Scale::Linear, 0.0, 1.2),
         ],
     },
-    Block { name: "ease", keys: &[key("linear.ease_regularization", Scale::Log, 10.0, 5_000.0)] },
+    Block { name: "ease", keys: &[key("linear.ease_regularization", Scale::Log, 5.0, 10_000.0)] },
     Block { name: "cosine", keys: &[key("linear.shrinkage", Scale::Log, 0.5, 500.0)] },
     Block { name: "peers", keys: &[key("linear.peers", Scale::Whole, 20.0, 1_000.0)] },
     Block { name: "sequence", keys: &[key("linear.sequence_steps", Scale::Whole, 1.0, 12.0)] },

@@ -311,8 +311,10 @@ fn a_dry_run_says_what_each_model_would_cost_and_writes_nothing() {
     shop.without_weights();
     let learned = plan(&["--set", "ranking.without=['walk']"]);
     assert!(learned.contains("each is fitted 3 times"), "{learned}");
-    assert!(learned.contains("ease         the 200 items most seen"), "{learned}");
+    assert!(learned.contains("ease         one inverse of 200 items"), "{learned}");
     assert!(learned.contains("repeat"), "{learned}");
+    let large = plan(&["--set", "linear.ease_items=100"]);
+    assert!(large.contains("ease         of 100 neighbours an item"), "{large}");
     assert!(!learned.contains("walk"), "{learned}");
     assert!(!plan(&["--set", "ranking.exclude_seen=true"]).contains("repeat"));
     assert!(!shop.path("out").exists(), "nothing may be written");
