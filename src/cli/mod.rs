@@ -340,6 +340,12 @@ struct FactorizeArgs {
     /// Seeds the first factors.
     #[arg(long, default_value_t = 42)]
     seed: u64,
+    /// Begin where an earlier factorisation ended: the folder it wrote. A quarter of the sweeps will do.
+    #[arg(long, value_name = "FOLDER")]
+    start: Option<PathBuf>,
+    /// Solve users alone, for these item factors: fold in users who came after they were learned.
+    #[arg(long, value_name = "FILE", conflicts_with = "start")]
+    fold_in: Option<PathBuf>,
     /// Folder for `user_factors.parquet` and `item_factors.parquet`.
     #[arg(long)]
     out: PathBuf,
@@ -508,6 +514,8 @@ fn dispatch(command: Command, progress: &mut Progress) -> Result<String, Error> 
                     regularization_exponent: args.regularization_exponent,
                 },
                 seed: args.seed,
+                start: args.start,
+                fold_in: args.fold_in,
                 out: args.out,
             };
             pipeline::plumbing::factorize(&task, &mut |event| progress.on(event))

@@ -33,6 +33,7 @@
 
 mod config;
 mod eigen;
+mod fold;
 mod kernels;
 mod objective;
 mod side;
@@ -43,6 +44,24 @@ use crate::matrix::{Csr, Dense};
 use std::time::{Duration, Instant};
 
 pub use config::{Config, ConfigError, Keys};
+
+/// Where the first sweep begins.
+#[derive(Clone, Copy, Debug)]
+pub enum Start<'a> {
+    /// At items drawn by the seed.
+    Drawn,
+    /// At what an earlier factorisation of much the same interactions arrived at; an item whose row is zero
+    /// is drawn. A few sweeps are then enough.
+    Warm {
+        /// `n_users × rank`.
+        users: &'a Dense,
+        /// `n_items × rank`.
+        items: &'a Dense,
+    },
+    /// At these items, `n_items × rank`, which stay as they are: users alone are solved for them, and
+    /// `iterations` counts half-sweeps. So users are folded in who came after the items were learned.
+    Fixed(&'a Dense),
+}
 
 /// What the sweeps arrived at.
 #[derive(Clone, Debug, PartialEq)]
@@ -102,6 +121,14 @@ pub enum Error {
         /// What was given.
         weight: f32,
     },
+    /// Factors to start from are of another shape.
+    #[error("factors to start from are {found:?}, expected {expected:?}")]
+    Start {
+        /// Rows and columns.
+        expected: (usize, usize),
+        /// As given.
+        found: (usize, usize),
+    },
     /// Numbers left the range of f32: weights or regularisation are too far apart.
     #[error("sweep {sweep} of {of} left the range of 32-bit floats")]
     NotFinite {
@@ -114,34 +141,47 @@ pub enum Error {
 
 /// Factorises `interactions`, `n_users × n_items` with the weights of what was observed.
 ///
-/// The same interactions, configuration and seed give the same bits on any number of threads of one
+/// The same interactions, configuration, start and seed give the same bits on any number of threads of one
 /// machine. Without a single interaction all factors are zero.
 ///
 /// # Errors
-/// On a configuration out of bounds, a weight that is not above zero, and when numbers overflow.
+/// On a configuration out of bounds, a weight that is not above zero, a start of another shape, and when
+/// numbers overflow.
 pub fn factorize(
     interactions: &Csr,
     config: &Config,
+    start: Start<'_>,
     seed: u64,
     on_sweep: &mut dyn FnMut(Sweep),
 ) -> Result<Factors, Error> {
     config.validate()?;
     refuse_bad_weights(interactions)?;
+    start.check(interactions, config.rank)?;
     let regularization = |n_entries: usize, n_other: usize| config.regularization_of(n_entries, n_other);
     let (user_side, item_side) = side::both(interactions, regularization);
-    let dim = config.rank.next_multiple_of(kernels::LANES);
+    let (rank, dim) = (config.rank, config.rank.next_multiple_of(kernels::LANES));
+    let measured = |users: &[f32], items: Dense| {
+        let users = placed(users, &user_side.order, interactions.n_rows(), rank, dim);
+        let objective =
+            objective::measure(interactions, &users, &items, config.unobserved_weight, regularization);
+        Factors { users, items, objective }
+    };
+    if let Start::Fixed(items) = start {
+        let users = fold::users((&user_side, &item_side), items, config, on_sweep)?;
+        return Ok(measured(&users, items.clone()));
+    }
     let mut users = vec![0f32; user_side.len() * dim];
-    let mut items = start::normal(&item_side.order, config.rank, dim, seed);
+    let mut items = start::normal(&item_side.order, rank, dim, seed);
+    if let Start::Warm { users: warm_users, items: warm_items } = start {
+        start::at(&mut users, &user_side.order, warm_users, dim);
+        start::at(&mut items, &item_side.order, warm_items, dim);
+    }
     for number in 1..=config.iterations {
         let started = Instant::now();
         let overflow = Error::NotFinite { sweep: number, of: config.iterations };
         let relaxed = if number < FIRST_RELAXED { 1.0 } else { RELAXATION };
-        let solver = sweep::Settings {
-            rank: config.rank,
-            dim,
-            unobserved_weight: config.unobserved_weight,
-            relaxation: relaxed,
-        };
+        let solver =
+            sweep::Settings { rank, dim, unobserved_weight: config.unobserved_weight, relaxation: relaxed };
         let Some(of_users) = sweep::half(&user_side, &mut items, &mut users, solver) else {
             return Err(overflow);
         };
@@ -157,19 +197,32 @@ pub fn factorize(
         };
         on_sweep(Sweep { number, of: config.iterations, elapsed: started.elapsed(), objective });
     }
-    let users = placed(&users, &user_side.order, interactions.n_rows(), config.rank, dim);
-    let items = placed(&items, &item_side.order, interactions.n_cols(), config.rank, dim);
-    let objective =
-        objective::measure(interactions, &users, &items, config.unobserved_weight, regularization);
-    Ok(Factors { users, items, objective })
+    let items = placed(&items, &item_side.order, interactions.n_cols(), rank, dim);
+    Ok(measured(&users, items))
 }
 
 /// The objective falls for any share of a step between 0 and 2. On sparse behaviour ten sweeps at this
 /// share end lower than twenty plain ones.
 const RELAXATION: f32 = 1.6;
 
-/// Before this sweep factors still leave their random start, and longer steps only overshoot.
+/// Before this sweep factors still leave their start, and longer steps only overshoot.
 const FIRST_RELAXED: usize = 3;
+
+impl Start<'_> {
+    fn check(&self, interactions: &Csr, rank: usize) -> Result<(), Error> {
+        let is = |matrix: &Dense, n_rows: usize| {
+            let (expected, found) = ((n_rows, rank), (matrix.n_rows(), matrix.n_cols()));
+            if found == expected { Ok(()) } else { Err(Error::Start { expected, found }) }
+        };
+        match self {
+            Self::Drawn => Ok(()),
+            Self::Warm { users, items } => {
+                is(users, interactions.n_rows()).and(is(items, interactions.n_cols()))
+            }
+            Self::Fixed(items) => is(items, interactions.n_cols()),
+        }
+    }
+}
 
 fn refuse_bad_weights(interactions: &Csr) -> Result<(), Error> {
     for user in 0..interactions.n_rows() {

@@ -86,7 +86,7 @@ fn gram(rows: &Dense) -> Vec<f64> {
 
 /// Eight running sums in f64, added in a fixed order.
 #[inline(always)]
-fn dot(a: &[f32], b: &[f32]) -> f64 {
+pub(super) fn dot(a: &[f32], b: &[f32]) -> f64 {
     let mut sums = [0.0f64; 8];
     let (a_blocks, a_rest) = a.as_chunks::<8>();
     let (b_blocks, b_rest) = b.as_chunks::<8>();

@@ -1,6 +1,17 @@
-//! The random start, drawn by counter so that no draw depends on another.
+//! Where sweeps begin. What is random is drawn by counter, so that no draw depends on another.
 
+use crate::matrix::Dense;
 use crate::random::split_mix;
+
+/// Writes the known factors of the entities in `order` over `rows`; one that is zero is not known.
+pub(super) fn at(rows: &mut [f32], order: &[u32], known: &Dense, dim: usize) {
+    for (row, &entity) in rows.chunks_exact_mut(dim).zip(order) {
+        let factor = known.row(entity as usize);
+        if factor.iter().any(|value| *value != 0.0) {
+            row[..factor.len()].copy_from_slice(factor);
+        }
+    }
+}
 
 /// Rows for the items in `order`, each normal with standard deviation `0.1 / √rank`, zero-padded to
 /// `dim`. A row depends on the seed and the item's own index only.

@@ -36,7 +36,7 @@ fn seeded(n_users: usize, n_items: usize, per_user: usize) -> Csr {
 }
 
 fn run(interactions: &Csr, config: &Config) -> Factors {
-    factorize(interactions, config, 1, &mut |_| {}).unwrap()
+    factorize(interactions, config, Start::Drawn, 1, &mut |_| {}).unwrap()
 }
 
 fn score(factors: &Factors, user: usize, item: usize) -> f64 {
@@ -148,7 +148,7 @@ proptest! {
         let config = Config { rank, regularization_exponent: exponent, ..Config::default() };
         let mut last = f64::INFINITY;
         let mut sweeps = 0;
-        let factors = factorize(&interactions, &config, 3, &mut |sweep| {
+        let factors = factorize(&interactions, &config, Start::Drawn, 3, &mut |sweep| {
             let total = sweep.objective.total();
             assert!(total <= last * (1.0 + 1e-5) + 1e-6, "sweep {}: {last} to {total}", sweep.number);
             last = total;
@@ -281,7 +281,7 @@ fn any_number_of_threads_gives_the_same_bits() {
     let alone = on(1);
     assert_eq!(alone, on(3));
     assert_eq!(alone, run(&interactions, &config));
-    assert_ne!(alone, factorize(&interactions, &config, 2, &mut |_| {}).unwrap());
+    assert_ne!(alone, factorize(&interactions, &config, Start::Drawn, 2, &mut |_| {}).unwrap());
 }
 
 #[test]
@@ -342,7 +342,7 @@ fn nothing_observed_gives_zeros() {
 fn weights_that_are_not_above_zero_are_refused() {
     for weight in [0.0, -1.5] {
         let interactions = csr(3, 3, &[(0, 0, 1.0), (1, 2, weight)]);
-        let refused = factorize(&interactions, &Config::default(), 1, &mut |_| {}).unwrap_err();
+        let refused = factorize(&interactions, &Config::default(), Start::Drawn, 1, &mut |_| {}).unwrap_err();
         assert_eq!(refused, Error::Weight { user: 1, item: 2, weight });
     }
 }
@@ -351,7 +351,7 @@ fn weights_that_are_not_above_zero_are_refused() {
 fn overflow_is_an_error_and_not_an_output() {
     let interactions = csr(2, 2, &[(0, 0, 3e38), (0, 1, 3e38), (1, 0, 1e-30)]);
     let config = Config { regularization: 1e-40, regularization_exponent: 0.0, ..Config::default() };
-    let refused = factorize(&interactions, &config, 1, &mut |_| {}).unwrap_err();
+    let refused = factorize(&interactions, &config, Start::Drawn, 1, &mut |_| {}).unwrap_err();
     assert_eq!(refused, Error::NotFinite { sweep: 1, of: 16 });
 }
 
@@ -371,7 +371,7 @@ fn configurations_say_what_is_wrong_with_them() {
         assert!(refused.contains(message), "{refused}");
     }
     let config = Config { rank: 513, ..Config::default() };
-    let refused = factorize(&csr(1, 1, &[]), &config, 1, &mut |_| {}).unwrap_err();
+    let refused = factorize(&csr(1, 1, &[]), &config, Start::Drawn, 1, &mut |_| {}).unwrap_err();
     let expected = "an integer from 1 to 512";
     assert_eq!(refused, Error::Config(ConfigError { key: "rank", expected, found: 513.0 }));
 }
@@ -400,6 +400,66 @@ fn what_a_job_leaves_open_follows_the_data() {
     let config = given.config(&interactions);
     assert_eq!((config.unobserved_weight, config.regularization), (0.5, 0.25));
     let nothing = Csr::from_coordinates(3, 3, &[], &[], &[]).unwrap();
-    let factors = factorize(&nothing, &Keys::default().config(&nothing), 1, &mut |_| {}).unwrap();
+    let factors =
+        factorize(&nothing, &Keys::default().config(&nothing), Start::Drawn, 1, &mut |_| {}).unwrap();
     assert!(factors.users.values().iter().all(|value| *value == 0.0));
+}
+
+#[test]
+fn a_warm_start_needs_a_quarter_of_the_sweeps() {
+    let config = Config { rank: 16, ..Config::default() };
+    let after = seeded(320, 210, 12);
+    // A day earlier: a tenth of the entries, the last users and the last items are still to come.
+    let mut cells = Vec::new();
+    for user in 0..300 {
+        let (items, weights) = after.row(user);
+        let entries = items.iter().zip(weights).filter(|(item, _)| **item < 200);
+        cells.extend(entries.map(|(item, weight)| (user as u32, *item, *weight)));
+    }
+    let cells: Vec<_> =
+        cells.into_iter().enumerate().filter(|(at, _)| at % 10 > 0).map(|cell| cell.1).collect();
+    let known = run(&csr(300, 200, &cells), &config);
+    // What is new has no factor yet.
+    let grown = |factors: &Dense, n_rows: usize| {
+        let mut rows = factors.values().to_vec();
+        rows.resize(n_rows * 16, 0.0);
+        Dense::from_vec(n_rows, 16, rows).unwrap()
+    };
+    let (users, items) = (grown(&known.users, 320), grown(&known.items, 210));
+    let start = Start::Warm { users: &users, items: &items };
+    let warm = factorize(&after, &config.warmed(), start, 1, &mut |_| {}).unwrap().objective.total();
+    let (cold, few) =
+        (run(&after, &config).objective.total(), run(&after, &config.warmed()).objective.total());
+    assert!(warm < 1.02 * cold, "{warm} after 4 warm sweeps, {cold} after 16 cold ones");
+    assert!(few > warm, "{few} after 4 cold sweeps");
+}
+
+#[test]
+fn a_warm_start_at_the_solution_stays_there() {
+    let config = Config { rank: 8, iterations: 200, regularization: 0.05, ..Config::default() };
+    let interactions = seeded(80, 60, 9);
+    let known = run(&interactions, &config);
+    let start = Start::Warm { users: &known.users, items: &known.items };
+    let again = factorize(&interactions, &Config { iterations: 1, ..config }, start, 9, &mut |_| {}).unwrap();
+    let (before, after) = (known.objective.total(), again.objective.total());
+    assert!((before - after).abs() < 1e-6 * before, "{before} and {after}");
+}
+
+#[test]
+fn users_are_folded_in_for_items_that_stay() {
+    let config = Config { rank: 12, regularization: 0.05, ..Config::default() };
+    let items = run(&seeded(200, 90, 10), &config).items;
+    // Other users, who turned to some of the items only.
+    let newcomers = seeded(40, 90, 4);
+    let folded = factorize(&newcomers, &config, Start::Fixed(&items), 1, &mut |_| {}).unwrap();
+    assert_eq!(folded.items, items, "they stay");
+    let exact = naive_half(&newcomers, &items, &config);
+    for (user, exact) in exact.iter().enumerate() {
+        for (found, exact) in folded.users.row(user).iter().zip(exact) {
+            assert!((f64::from(*found) - exact).abs() < 1e-4, "user {user}: {found} for {exact}");
+        }
+    }
+    let short = Dense::zeros(89, 12);
+    let refused = factorize(&newcomers, &config, Start::Fixed(&short), 1, &mut |_| {}).unwrap_err();
+    assert_eq!(refused, Error::Start { expected: (90, 12), found: (89, 12) });
 }

@@ -27,6 +27,7 @@ mod diff;
 mod encode;
 mod estimate;
 mod evaluate;
+mod factorize;
 mod forget;
 mod gate;
 mod history;

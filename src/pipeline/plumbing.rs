@@ -1,5 +1,6 @@
 //! Plumbing: one room at a time, Parquet in, Parquet out, no job file.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -14,6 +15,7 @@ use crate::matrix::{Csr, Dense};
 use crate::{encoder, factor, retrieval};
 
 use super::Event;
+use super::factorize::by_index;
 use super::lists;
 use super::stages::{BLOCK_ROWS, dense};
 
@@ -43,6 +45,10 @@ pub struct Factorize {
     pub config: factor::Config,
     /// Seeds the first factors.
     pub seed: u64,
+    /// Folder that an earlier factorisation wrote, to begin there.
+    pub start: Option<PathBuf>,
+    /// Item factors that stay as they are; users alone are solved for.
+    pub fold_in: Option<PathBuf>,
     /// Folder to write to.
     pub out: PathBuf,
 }
@@ -116,15 +122,36 @@ pub fn factorize(task: &Factorize, on_event: &mut dyn FnMut(Event)) -> Result<St
     require(&task.input, &columns, "weight")?;
     let rows = lake::read(&task.input, &[&user, &item, "weight"])?;
     let (user_ids, user_idx) = indexed(&task.input, &user, rows.column(0))?;
-    let (item_ids, item_idx) = indexed(&task.input, &item, rows.column(1))?;
+    let fixed = task.fold_in.as_deref().map(|path| fixed_items(path, &item, task.config.rank)).transpose()?;
+    let (item_ids, item_idx) = match &fixed {
+        Some((ids, _)) => (ids.clone(), among(ids, rows.column(1), &task.input, &item)?),
+        None => indexed(&task.input, &item, rows.column(1))?,
+    };
     no_nulls(&task.input, "weight", rows.column(2))?;
     let weights = cast(rows.column(2), &DataType::Float32)?;
     no_nulls(&task.input, "weight", &weights)?;
     let weights = weights.as_primitive::<Float32Type>().values();
     let interactions =
         Csr::from_coordinates(user_ids.len(), item_ids.len(), user_idx.values(), item_idx.values(), weights)?;
+    let warm = match &task.start {
+        Some(folder) => {
+            let known = |side: &str, name: &str, ids: &ArrayRef| {
+                let path = folder.join(format!("{side}_factors.parquet"));
+                require(&path, &columns_of(&path)?, name)?;
+                let found = by_index(&path, name, ids, task.config.rank)?;
+                found.ok_or_else(|| rank_expected(&path, task.config.rank))
+            };
+            Some((known("user", &user, &user_ids)?, known("item", &item, &item_ids)?))
+        }
+        None => None,
+    };
+    let start = match (&fixed, &warm) {
+        (Some((_, items)), _) => factor::Start::Fixed(items),
+        (None, Some((users, items))) => factor::Start::Warm { users, items },
+        (None, None) => factor::Start::Drawn,
+    };
     on_event(Event::Started { stage: "factorize" });
-    let factors = factor::factorize(&interactions, &task.config, task.seed, &mut |sweep| {
+    let factors = factor::factorize(&interactions, &task.config, start, task.seed, &mut |sweep| {
         let (done, of) = (sweep.number as u64, task.config.iterations as u64);
         on_event(Event::Progress { stage: "factorize", done, of, unit: "sweeps" });
     })?;
@@ -143,6 +170,33 @@ pub fn factorize(task: &Factorize, on_event: &mut dyn FnMut(Event)) -> Result<St
         parts.regularization,
         task.out.display()
     ))
+}
+
+/// Items' ids and factors as an earlier factorisation wrote them.
+fn fixed_items(path: &Path, name: &str, rank: usize) -> Result<(ArrayRef, Dense), Error> {
+    let (id, ids, factors) = read_vectors(path)?;
+    require(path, &[id], name)?;
+    if factors.n_cols() == rank { Ok((ids, factors)) } else { Err(rank_expected(path, rank)) }
+}
+
+fn rank_expected(path: &Path, rank: usize) -> Error {
+    let (expected, found) = (format!("factors of rank {rank}"), "another rank".to_owned());
+    Error::Table { path: path.to_owned(), expected, found }
+}
+
+/// Where each value of a column is among these ids.
+fn among(ids: &ArrayRef, column: &ArrayRef, path: &Path, name: &str) -> Result<UInt32Array, Error> {
+    no_nulls(path, name, column)?;
+    let (ids, wanted) = (cast(ids, &DataType::Utf8)?, cast(column, &DataType::Utf8)?);
+    let place: HashMap<Option<&str>, u32> = ids.as_string::<i32>().iter().zip(0..).collect();
+    let found = wanted.as_string::<i32>().iter().map(|id| {
+        place.get(&id).copied().ok_or_else(|| Error::Table {
+            path: path.to_owned(),
+            expected: format!("in `{name}` items that have factors"),
+            found: id.unwrap_or_default().to_owned(),
+        })
+    });
+    Ok(found.collect::<Result<Vec<u32>, _>>()?.into())
 }
 
 /// Lists the best items of every query.

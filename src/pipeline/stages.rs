@@ -16,7 +16,7 @@ use crate::lake::table::{self, Layout};
 use crate::lake::{self, Lake};
 use crate::matrix::{Csr, Dense};
 use crate::publish::{Fingerprint, Manifest, Output, Rows, Run, Stage, State};
-use crate::{behavior, catalog, factor, repeat};
+use crate::{behavior, catalog, repeat};
 
 use super::check::Inputs;
 use super::history::{self, History, Ids};
@@ -197,8 +197,15 @@ impl<'a> Night<'a> {
         wanted.into_iter().filter_map(|(name, wanted)| wanted.then_some(name)).collect()
     }
 
+    /// How many days before the end of the run each window ends, where they differ by time.
+    pub(super) fn days_held_out(&self, windows: &[&'static str]) -> Vec<(&'static str, f64)> {
+        let days = self.job.spec.evaluation.test_days;
+        let later = (0..windows.len()).rev();
+        windows.iter().zip(later).map(|(window, later)| (*window, days * later as f64)).collect()
+    }
+
     /// How the windows before `full` differ from it.
-    fn hold(&self) -> Result<Hold, Error> {
+    pub(super) fn hold(&self) -> Result<Hold, Error> {
         let usable_times = self.behavior_facts()?.usable_times;
         Ok(self.hold_of(usable_times, &self.done["behavior"].facts["returning"]))
     }
@@ -308,11 +315,8 @@ impl<'a> Night<'a> {
         // What is held out otherwise is taken from the whole history when it is read.
         let temporal = matches!(spec.evaluation.split, None | Some(Hold::Temporal));
         let windows = if temporal { self.windows() } else { vec!["full"] };
-        let days = spec.evaluation.test_days;
-        let earlier = windows.iter().rev().skip(1).enumerate();
-        let mut cuts: Vec<(&str, f64)> =
-            earlier.map(|(at, window)| (*window, days * (at + 1) as f64)).collect();
-        cuts.reverse();
+        let mut cuts = self.days_held_out(&windows);
+        cuts.pop();
         let mut fingerprint = self
             .fingerprint("behavior", &[])
             .add("run_end", &run_end_us.to_string())
@@ -377,8 +381,9 @@ impl<'a> Night<'a> {
         }
         if temporal && self.hold()? == Hold::LeaveLastOut {
             self.warn(format!(
-                "only {} users came back in the held-out days (evaluation.test_days = {days}): the evaluation holds out each user's last item",
-                least_returning(&self.done["behavior"].facts["returning"]).unwrap_or(0)
+                "only {} users came back in the held-out days (evaluation.test_days = {}): the evaluation holds out each user's last item",
+                least_returning(&self.done["behavior"].facts["returning"]).unwrap_or(0),
+                self.job.spec.evaluation.test_days
             ));
         }
         if facts.n_unnamed_users + facts.n_repeated_users > 0 {
@@ -430,63 +435,6 @@ impl<'a> Night<'a> {
     pub(super) fn has_texts(&self) -> Result<bool, Error> {
         Ok(self.job.spec.encoder.is_some() && self.catalog_facts()?.n_texts > 0)
     }
-
-    pub(super) fn factorize(&mut self) -> Result<(), Error> {
-        let spec = &self.job.spec;
-        let fingerprint = self
-            .fingerprint("factorize", &["behavior"])
-            .add("config", &json!(spec.factors).to_string())
-            .add("windows", &format!("{:?}", self.windows()))
-            .add("held_out", &json!(spec.evaluation.held_out()).to_string())
-            .add("threads", &spec.threads.to_string())
-            .add("seed", &spec.seed.to_string());
-        self.stage("factorize", fingerprint.hex(), |night, folder| {
-            let ids = night.ids()?;
-            let windows = night.windows();
-            let mut objectives = serde_json::Map::new();
-            for (at, window) in windows.iter().enumerate() {
-                let history = night.history(window, &ids)?;
-                let config = night.job.spec.factors.config(&history.interactions);
-                let seed = night.job.spec.seed;
-                let all = config.iterations * windows.len();
-                let factors = factor::factorize(&history.interactions, &config, seed, &mut |sweep| {
-                    night.progress("factorize", at * config.iterations + sweep.number, all, "sweeps");
-                })?;
-                let at = window_folder(folder, window);
-                let (users, items) = (night.user_ids(&ids), night.item_ids(&ids));
-                let path = at.join("user_factors/part.parquet");
-                write_vectors(&path, ("user_id", &users), "factors", &factors.users, false)?;
-                let path = at.join("item_factors/part.parquet");
-                write_vectors(&path, ("item_id", &items), "factors", &factors.items, false)?;
-                let parts = factors.objective;
-                objectives.insert(
-                    (*window).to_owned(),
-                    json!({
-                        "observed": parts.observed,
-                        "unobserved": parts.unobserved,
-                        "regularization": parts.regularization,
-                        "total": parts.total(),
-                        "unobserved_weight": config.unobserved_weight,
-                        "regularization_strength": config.regularization,
-                    }),
-                );
-            }
-            let note = format!(
-                "rank {}, objective {:.6e}",
-                night.job.spec.factors.rank(ids.items.len()),
-                objectives["full"]["total"].as_f64().unwrap_or(f64::NAN)
-            );
-            Ok(Report { facts: json!({ "objective": objectives }), note })
-        })
-    }
-
-    pub(super) fn factors(&self, window: &str) -> Result<(Dense, Dense), Error> {
-        let folder = window_folder(&self.folder("factorize"), window);
-        Ok((
-            read_vectors(&folder.join("user_factors/part.parquet"), "factors")?,
-            read_vectors(&folder.join("item_factors/part.parquet"), "factors")?,
-        ))
-    }
 }
 
 /// Users that must have come back in held-out days for weights and metrics to mean something.
@@ -501,7 +449,7 @@ fn least_returning(returning: &Value) -> Option<u64> {
 const EARLIEST_EPOCH_US: i64 = 100_000_000_000_000;
 
 /// Where a stage keeps a window's tables: the whole history's are the ones that get published.
-fn window_folder(stage: &Path, window: &str) -> PathBuf {
+pub(super) fn window_folder(stage: &Path, window: &str) -> PathBuf {
     if window == "full" { stage.to_owned() } else { stage.join(window) }
 }
 

@@ -160,7 +160,14 @@ impl Night<'_> {
             }
             Some(Source::Factors) => {
                 let config = spec.factors.config(&history.interactions);
-                let factors = factor::factorize(&history.interactions, &config, spec.seed, &mut |_| {})?;
+                let mut factors = factor::factorize(
+                    &history.interactions,
+                    &config,
+                    factor::Start::Drawn,
+                    spec.seed,
+                    &mut |_| {},
+                )?;
+                learned.inherit_rows(&mut factors.items);
                 Part::Factors((factors.users, factors.items))
             }
             Some(source @ Source::Repeat) => {
@@ -172,7 +179,11 @@ impl Night<'_> {
                 let (interactions, steps) = (&history.interactions, &history.steps);
                 let models = linear::fit(interactions, steps, wanted, &spec.linear, spec.seed)?;
                 match models.spectral {
-                    Some(matrices) => Part::Spectral(Some(Spectral::new(matrices, &learned.recent))),
+                    Some(matrices) => {
+                        let mut spectral = Spectral::new(matrices, &learned.recent);
+                        learned.inherit_rows(&mut spectral.outputs);
+                        Part::Spectral(Some(spectral))
+                    }
                     None => Part::Linear(source, Box::new(models)),
                 }
             }
@@ -252,6 +263,7 @@ impl Learned {
                     Source::Peers => std::mem::swap(&mut there.peers, &mut models.peers),
                     _ => std::mem::swap(&mut there.sequence, &mut models.sequence),
                 }
+                self.inherit_columns(source);
                 Part::Linear(source, models)
             }
         }

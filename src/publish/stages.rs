@@ -94,6 +94,11 @@ impl DoneStage {
         &self.folder
     }
 
+    /// What decided its result, as a hash.
+    pub fn fingerprint(&self) -> &str {
+        &self.record.fingerprint
+    }
+
     /// The run that did the work.
     pub fn made_by(&self) -> &str {
         &self.record.made_by

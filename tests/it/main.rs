@@ -17,5 +17,6 @@ mod serving;
 mod shop;
 mod table;
 mod tuning;
+mod warm;
 mod watched;
 mod week;

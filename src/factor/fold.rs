@@ -1,0 +1,54 @@
+//! Users solved for items that stay as they are.
+
+use super::{Config, Error, Objective, Sweep, kernels, objective, side::Side, start, sweep};
+use crate::matrix::Dense;
+use std::time::Instant;
+
+/// The users' factors, position after position and padded, in the axes of the given items.
+///
+/// `config.iterations` plain half-sweeps. Each turns users and items into the axes in which it solves, so a
+/// unit matrix is turned along, and in the end turns the users back.
+pub(super) fn users(
+    sides: (&Side, &Side),
+    items: &Dense,
+    config: &Config,
+    on_sweep: &mut dyn FnMut(Sweep),
+) -> Result<Vec<f32>, Error> {
+    let (user_side, item_side) = sides;
+    let (rank, dim) = (config.rank, config.rank.next_multiple_of(kernels::LANES));
+    // Items without an interaction here pull all the same.
+    let mut order = item_side.order.clone();
+    let mut has_entries = vec![false; items.n_rows()];
+    order.iter().for_each(|item| has_entries[*item as usize] = true);
+    order.extend((0..items.n_rows() as u32).filter(|item| !has_entries[*item as usize]));
+    let mut fixed = vec![0f32; order.len() * dim];
+    start::at(&mut fixed, &order, items, dim);
+
+    let n_users = user_side.len();
+    let mut solved = vec![0f32; (n_users + dim) * dim];
+    for axis in 0..dim {
+        solved[(n_users + axis) * dim + axis] = 1.0;
+    }
+    let settings =
+        sweep::Settings { rank, dim, unobserved_weight: config.unobserved_weight, relaxation: 1.0 };
+    for number in 1..=config.iterations {
+        let started = Instant::now();
+        let Some(parts) = sweep::half(user_side, &mut fixed, &mut solved, settings) else {
+            return Err(Error::NotFinite { sweep: number, of: config.iterations });
+        };
+        let objective = Objective {
+            observed: parts.observed,
+            unobserved: config.unobserved_weight * parts.all,
+            regularization: parts.regularization,
+        };
+        on_sweep(Sweep { number, of: config.iterations, elapsed: started.elapsed(), objective });
+    }
+    let (users, turned) = solved.split_at(n_users * dim);
+    let mut back = vec![0f32; users.len()];
+    for (target, user) in back.chunks_exact_mut(dim).zip(users.chunks_exact(dim)) {
+        for (value, axis) in target.iter_mut().zip(turned.chunks_exact(dim)) {
+            *value = objective::dot(user, axis) as f32;
+        }
+    }
+    Ok(back)
+}
