@@ -378,6 +378,10 @@ pub fn main() -> ExitCode {
             return ExitCode::from(code);
         }
     };
+    if let Err(found) = choose_kernels() {
+        eprintln!("error: {KERNELS}: expected fast or portable; found {found}");
+        return ExitCode::from(2);
+    }
     let mut progress = Progress::new(cli.log_format, cli.quiet);
     match dispatch(cli.command, &mut progress) {
         Ok(text) => {
@@ -390,6 +394,20 @@ pub fn main() -> ExitCode {
             ExitCode::from(error.exit_code())
         }
     }
+}
+
+/// `portable` keeps this process off the machine's special instructions, for support: results of the
+/// default precision are the same, or differ by rounding alone.
+const KERNELS: &str = "LAMPLIGHTER_KERNELS";
+
+/// Once, before any work.
+fn choose_kernels() -> Result<(), String> {
+    match std::env::var(KERNELS).as_deref() {
+        Ok("portable") => crate::matrix::kernels::keep_portable(),
+        Ok("fast" | "") | Err(_) => {}
+        Ok(found) => return Err(found.to_owned()),
+    }
+    Ok(())
 }
 
 /// Writes the answer to stdout; a reader that has gone away is not an error.

@@ -204,9 +204,9 @@ pub fn retrieve(task: &Retrieve, on_event: &mut dyn FnMut(Event)) -> Result<Stri
     Ok(format!("{n_rows} rows for {n_queries} queries in {}\n", task.out.display()))
 }
 
-/// Queries a retrieval call takes at a time: enough to use every thread, few enough to bound what
-/// is held before it is written.
-const RETRIEVE_BLOCK: usize = 16 * 1024;
+/// Queries a retrieval call takes at a time: enough to use every thread and to pay for packing the
+/// catalogue, few enough to bound what is held before it is written.
+const RETRIEVE_BLOCK: usize = 32 * 1024;
 
 /// The columns of an input, which may not be there or not be what its name says.
 fn schema_of(path: &Path) -> Result<SchemaRef, Error> {
