@@ -29,6 +29,8 @@ pub struct Encode {
     pub model: String,
     /// `cpu`, `cuda` or `metal`.
     pub device: String,
+    /// f32 or bf16.
+    pub precision: String,
     /// Longer texts are cut.
     pub max_tokens: usize,
     /// Parquet to write.
@@ -68,6 +70,7 @@ pub fn encode(task: &Encode, on_event: &mut dyn FnMut(Event)) -> Result<String, 
     let config = encoder::Config {
         model: task.model.clone(),
         device,
+        precision: encoder::Precision::parse(&task.precision).map_err(Error::Model)?,
         max_tokens: encoder::Limit::try_from(task.max_tokens).map_err(|problem| Error::Usage { problem })?,
         ..encoder::Config::default()
     };

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use pulp::Arch;
+use pulp::{Arch, Simd, WithSimd};
 
 use super::best::{Best, above, below, number, ordered};
 use super::block::{self, Bound, Found};
@@ -316,7 +316,20 @@ impl Query {
 
 /// The `k`-th largest of some numbers, by bisection: counting is a vector's work, and moves nothing.
 fn kth(arch: Arch, numbers: &[i32], k: usize) -> i32 {
-    arch.dispatch(|| {
+    arch.dispatch(Kth { numbers, k })
+}
+
+struct Kth<'a> {
+    numbers: &'a [i32],
+    k: usize,
+}
+
+impl WithSimd for Kth<'_> {
+    type Output = i32;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) -> i32 {
+        let Self { numbers, k } = self;
         let (mut low, mut high) = (i32::MAX, i32::MIN);
         for &number in numbers {
             low = low.min(number);
@@ -330,8 +343,12 @@ fn kth(arch: Arch, numbers: &[i32], k: usize) -> i32 {
                 // The least of these, or whatever is between it and the next.
                 return middle;
             }
-            if count as usize > k { low = middle } else { high = middle - 1 }
+            if count as usize > k {
+                low = middle;
+            } else {
+                high = middle - 1;
+            }
         }
         low
-    })
+    }
 }

@@ -6,11 +6,15 @@
 //! slice whose length was checked.
 
 mod int8;
+mod layers;
+mod linear;
 mod rows;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
 pub use int8::{Dots, Floors, Hits, Panel, QUERIES, ROWS};
+pub use layers::{add_norm, attend};
+pub use linear::{Precision, Then, Weights};
 pub use rows::{CHAINS, Chains};
 
 static PORTABLE: AtomicBool = AtomicBool::new(false);
