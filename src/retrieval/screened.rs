@@ -174,7 +174,8 @@ impl Query {
             most: Vec::new(),
             positions: Vec::new(),
             cut_at: 2 * k,
-            threshold: f32::NEG_INFINITY,
+            // Where every product is zero there is nothing to screen.
+            threshold: if norm > 0.0 { f32::NEG_INFINITY } else { f32::INFINITY },
             step,
             per_unit,
             norm,
@@ -302,6 +303,9 @@ impl Query {
 
     /// Scores what is left, in f32.
     fn list(mut self, request: &Request<'_>, order: &Order, row: &[f32]) -> Vec<(u32, f32)> {
+        if self.norm == 0.0 {
+            return self.list_of_zeros(order);
+        }
         self.cut(order.arch);
         let items: Vec<u32> = self.positions.iter().map(|position| order.items[*position as usize]).collect();
         let products = kernel::products(order.chains, row, request.items, &items);
@@ -309,6 +313,25 @@ impl Query {
         for ((position, item), product) in self.positions.into_iter().zip(items).zip(products) {
             let added = self.sparse.binary_search_by_key(&position, |entry| entry.0);
             best.offer(item, added.map_or(product, |at| product + self.sparse[at].1));
+        }
+        best.into_list()
+    }
+}
+
+impl Query {
+    /// The list where every product is zero: what sparse scores say, and the first items.
+    fn list_of_zeros(self, order: &Order) -> Vec<(u32, f32)> {
+        let mut best = Best::new(self.k);
+        for &(position, added) in &self.sparse {
+            best.offer(order.items[position as usize], added);
+        }
+        let others = order.positions.iter().zip(0u32..).filter(|(position, _)| {
+            **position != ABSENT
+                && self.hidden.binary_search(position).is_err()
+                && self.sparse.binary_search_by_key(*position, |entry| entry.0).is_err()
+        });
+        for (_, item) in others.take(self.k) {
+            best.offer(item, 0.0);
         }
         best.into_list()
     }

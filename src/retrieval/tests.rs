@@ -362,6 +362,22 @@ fn a_screen_that_pays_is_used_and_changes_nothing() {
 }
 
 #[test]
+fn a_query_of_zeros_lists_the_first_items_and_what_sparse_scores_lift() {
+    let mut shop = skewed(20, 400, 24, 7);
+    for query in [3, 4, 11] {
+        shop.queries.row_mut(query).fill(0.0);
+    }
+    shop.eligible = Some((0..400).map(|item| item != 1).collect());
+    shop.seen = Some(shop.cells(&[(3, 0, 1.0), (3, 5, 1.0), (4, 2, 1.0)]));
+    shop.sparse = Some(shop.cells(&[(3, 3, -1.0), (3, 5, 9.0), (3, 350, 0.5), (11, 399, 0.0), (11, 1, 2.0)]));
+    for path in paths() {
+        let top = retrieve_on(path, &shop.request(), &mut |_| ()).unwrap();
+        assert_eq!(lists(&top), shop.sorted(), "{path:?}");
+        assert_eq!(top.list(3).0, [350, 2, 4, 6, 7, 8, 9]);
+    }
+}
+
+#[test]
 fn thread_counts_do_not_change_a_bit() {
     let mut shop = skewed(150, 900, 5, 20);
     shop.sparse = Some(shop.cells(&[(3, 5, 0.25), (77, 800, -3.0), (149, 0, 1.0)]));
