@@ -12,6 +12,8 @@ SHOP ?= data/shop
 SHOP_ARGS ?=
 DATA ?= data/bench
 BUDGET ?=
+PYTHON ?= python3
+PEERS ?=
 
 LAMPLIGHTER := $(CARGO_TARGET_DIR)/release/lamplighter
 # insta appends the path of every snapshot that a test compares with.
@@ -20,7 +22,7 @@ SNAPSHOTS_IN_USE := $(CARGO_TARGET_DIR)/snapshots-in-use
 # Cargo tells a file's age by its time alone: another clone that builds here may leave newer results.
 BUILT_FROM := $(CARGO_TARGET_DIR)/built-from
 
-.PHONY: help source build data run test test-airflow check fmt clippy snapshots doc audit shop bench-quality bench-load faults clean-data
+.PHONY: help source build data run test test-airflow check fmt clippy snapshots doc audit shop bench bench-peers bench-quality bench-load faults clean-data
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -73,6 +75,13 @@ audit: ## Licences, sources and duplicates of dependencies (needs cargo-deny)
 
 shop: source ## Write a made-up shop (SHOP=data/shop, SHOP_ARGS='--users 1000 --events 100000 --dirty 0.01')
 	cargo run --release --locked --example shop -- $(SHOP) $(SHOP_ARGS)
+
+bench: data source ## Time the kernels (retrieve, encode, factorize)
+	cargo bench --locked --bench kernels
+
+bench-peers: data build ## Time kernels and other programs in turn on SHOP (PYTHON with benches/peers/requirements.txt; PEERS='--rounds 5')
+	cargo build --release --locked --example measure
+	$(PYTHON) benches/peers/compare.py $(CARGO_TARGET_DIR)/release/examples/measure $(SHOP) data/models/all-MiniLM-L6-v2 out/peers $(PEERS)
 
 bench-quality: build ## Quality on public data sets (DATA=folder; BUDGET=30m tunes first)
 	scripts/bench_quality.sh $(LAMPLIGHTER) $(DATA) $(BUDGET)

@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::layers::Engine;
 use super::{Error, folder};
+use crate::matrix::kernels;
 
 /// Which model, where it runs, and how texts are cut for it.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
@@ -12,6 +14,9 @@ pub struct Config {
     pub model: String,
     /// Where it runs: `cpu`, `cuda` or `metal`.
     pub device: Device,
+    /// What products are computed from: `f32`, or `bf16` (summed in f32), which is about twice as fast where
+    /// the processor has AVX512-BF16 and gives nearly the same embeddings anywhere. On the CPU alone.
+    pub precision: Precision,
     /// Longer texts are cut to this many tokens, special ones included.
     pub max_tokens: Limit,
     /// Tokens a batch holds at most.
@@ -40,11 +45,23 @@ pub enum Device {
     Metal,
 }
 
+/// What products are computed from.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// f32.
+    #[default]
+    F32,
+    /// bf16, summed in f32.
+    Bf16,
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
             model: "sentence-transformers/all-MiniLM-L6-v2".to_owned(),
             device: Device::Cpu,
+            precision: Precision::F32,
             max_tokens: Limit(128),
             batch_tokens: Limit(2048),
             item_prefix: String::new(),
@@ -82,8 +99,8 @@ impl Config {
         super::load(self).map(|_| ())
     }
 
-    /// A hash of everything that decides a text's embedding but the text: the model's files and
-    /// `max_tokens`.
+    /// A hash of everything that decides a text's embedding but the text: the model's files, `max_tokens`
+    /// and `precision`.
     ///
     /// # Errors
     /// If a file cannot be read.
@@ -96,7 +113,35 @@ impl Config {
             hasher.update(&bytes);
         }
         hasher.update(&self.max_tokens.get().to_le_bytes());
+        if self.precision == Precision::Bf16 {
+            hasher.update(b"bf16");
+        }
         Ok(hasher.finalize().to_hex()[..32].to_owned())
+    }
+}
+
+impl Precision {
+    /// The precision of that name.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn parse(name: &str) -> Result<Self, Error> {
+        match name {
+            "f32" => Ok(Self::F32),
+            "bf16" => Ok(Self::Bf16),
+            _ => Err(Error::UnknownPrecision { found: name.to_owned() }),
+        }
+    }
+
+    /// What computes so on a device.
+    pub(super) fn engine(self, device: Device) -> Result<Engine, Error> {
+        match (device, self) {
+            (Device::Cpu, Self::F32) if kernels::are_portable() => Ok(Engine::Plain),
+            (Device::Cpu, Self::F32) => Ok(Engine::Packed(kernels::Precision::F32)),
+            (Device::Cpu, Self::Bf16) => Ok(Engine::Packed(kernels::Precision::Bf16)),
+            (_, Self::F32) => Ok(Engine::Plain),
+            (_, Self::Bf16) => Err(Error::PrecisionOnDevice),
+        }
     }
 }
 

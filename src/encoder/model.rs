@@ -1,14 +1,15 @@
 //! BERT, as the paper has it: embeddings, then layers of self-attention and feed-forward, each with
 //! its residual and layer norm (Devlin et al., 2019; Vaswani et al., 2017).
 //!
-//! Shapes are `texts × tokens × hidden`. Tensor names are those of the published checkpoints.
+//! States are `tokens × hidden`, text after text. Tensor names are those of the published checkpoints.
 
-use candle_core::{D, DType, Device, Result, Tensor};
-use candle_nn::{Activation, LayerNorm, Linear, Module, VarBuilder, ops::softmax_last_dim};
+use candle_core::{DType, Device, Module, Result, Tensor};
+use candle_nn::{Activation, VarBuilder};
 use serde::Deserialize;
 
 use super::Error;
 use super::folder::{Folder, read_json};
+use super::layers::{AddNorm, Engine, Linear, attend};
 
 /// The parts of `config.json` that decide the computation.
 #[derive(Clone, Debug, Deserialize)]
@@ -50,10 +51,11 @@ pub(super) struct Model {
     /// The first token's state instead of the mean of all.
     first_token: bool,
     device: Device,
+    engine: Engine,
 }
 
 impl Model {
-    pub(super) fn load(folder: &Folder, device: &Device) -> std::result::Result<Self, Error> {
+    pub(super) fn load(folder: &Folder, device: &Device, engine: Engine) -> std::result::Result<Self, Error> {
         let shape: Shape = read_json(&folder.config, "a BERT or XLM-R config")?;
         let wrong = |expected: &str, found: &str| Error::Model {
             path: folder.config.clone(),
@@ -96,12 +98,12 @@ impl Model {
             Some(name) => vb.pp(name),
             None => vb,
         };
-        let embeddings = Embeddings::load(vb.pp("embeddings"), &shape).map_err(weights)?;
+        let embeddings = Embeddings::load(vb.pp("embeddings"), &shape, engine).map_err(weights)?;
         let layers = (0..shape.num_hidden_layers)
-            .map(|at| Layer::load(vb.pp("encoder").pp("layer").pp(at), &shape))
+            .map(|at| Layer::load(vb.pp("encoder").pp("layer").pp(at), &shape, engine))
             .collect::<Result<_>>()
             .map_err(weights)?;
-        Ok(Self { embeddings, layers, shape, first_token, device: device.clone() })
+        Ok(Self { embeddings, layers, shape, first_token, device: device.clone(), engine })
     }
 
     pub(super) fn dim(&self) -> usize {
@@ -113,17 +115,36 @@ impl Model {
         self.shape.max_position_embeddings - self.shape.first_position()
     }
 
-    /// Unit embeddings of texts of one length, row after row.
+    /// Whether texts of a batch may differ in length.
+    pub(super) fn mixes_lengths(&self) -> bool {
+        self.engine != Engine::Plain
+    }
+
+    /// Unit embeddings of texts, row after row.
     pub(super) fn embed(&self, texts: &[&[u32]]) -> Result<Vec<f32>> {
-        let n_tokens = texts[0].len();
-        let ids = Tensor::from_vec(texts.concat(), (texts.len(), n_tokens), &self.device)?;
-        let mut states = self.embeddings.forward(&ids)?;
+        let lengths: Vec<usize> = texts.iter().map(|ids| ids.len()).collect();
+        let mut states = self.embeddings.forward(&texts.concat(), &lengths, &self.device)?;
         for layer in &self.layers {
-            states = layer.forward(&states)?;
+            states = layer.forward(&states, &lengths)?;
         }
-        let pooled = if self.first_token { states.narrow(1, 0, 1)?.squeeze(1)? } else { states.mean(1)? };
-        let norms = pooled.sqr()?.sum_keepdim(D::Minus1)?.sqrt()?.maximum(1e-12)?;
-        pooled.broadcast_div(&norms)?.flatten_all()?.to_vec1()
+        let states = states.flatten_all()?.to_vec1::<f32>()?;
+        Ok(self.pool(&states, &lengths))
+    }
+
+    /// The mean of each text's states, or the first, made of length 1.
+    fn pool(&self, states: &[f32], lengths: &[usize]) -> Vec<f32> {
+        let mut pooled = vec![0f32; lengths.len() * self.dim()];
+        let mut rows = states.chunks_exact(self.dim());
+        for (pooled, &length) in pooled.chunks_exact_mut(self.dim()).zip(lengths) {
+            for (at, row) in rows.by_ref().take(length).enumerate() {
+                if at == 0 || !self.first_token {
+                    pooled.iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
+                }
+            }
+            let norm = pooled.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>().sqrt();
+            pooled.iter_mut().for_each(|value| *value = (f64::from(*value) / norm.max(1e-12)) as f32);
+        }
+        pooled
     }
 }
 
@@ -138,12 +159,12 @@ impl Shape {
 struct Embeddings {
     words: candle_nn::Embedding,
     /// Position plus segment-0 embedding, from the first position on.
-    positions: Tensor,
-    norm: LayerNorm,
+    positions: candle_nn::Embedding,
+    norm: AddNorm,
 }
 
 impl Embeddings {
-    fn load(vb: VarBuilder, shape: &Shape) -> Result<Self> {
+    fn load(vb: VarBuilder, shape: &Shape, engine: Engine) -> Result<Self> {
         let hidden = shape.hidden_size;
         let words = candle_nn::embedding(shape.vocab_size, hidden, vb.pp("word_embeddings"))?;
         let positions =
@@ -152,44 +173,47 @@ impl Embeddings {
         let first = shape.first_position();
         let positions = positions.narrow(0, first, shape.max_position_embeddings - first)?;
         let positions = positions.broadcast_add(&segments.narrow(0, 0, 1)?)?;
-        let norm = candle_nn::layer_norm(hidden, shape.layer_norm_eps, vb.pp("LayerNorm"))?;
+        let positions = candle_nn::Embedding::new(positions, hidden);
+        let norm = AddNorm::load(vb.pp("LayerNorm"), hidden, shape.layer_norm_eps, engine)?;
         Ok(Self { words, positions, norm })
     }
 
-    fn forward(&self, ids: &Tensor) -> Result<Tensor> {
-        let positions = self.positions.narrow(0, 0, ids.dim(1)?)?;
-        self.norm.forward(&self.words.forward(ids)?.broadcast_add(&positions)?)
+    fn forward(&self, ids: &[u32], lengths: &[usize], device: &Device) -> Result<Tensor> {
+        let places: Vec<u32> = lengths.iter().flat_map(|&length| 0..length as u32).collect();
+        let words = self.words.forward(&Tensor::new(ids, device)?)?;
+        let positions = self.positions.forward(&Tensor::new(places, device)?)?;
+        self.norm.forward(&words, &positions)
     }
 }
 
 /// One block: attention, then feed-forward, each added to its input and normalised.
 struct Layer {
     attention: Attention,
-    attention_norm: LayerNorm,
+    attention_norm: AddNorm,
     up: Linear,
-    activation: Activation,
     down: Linear,
-    output_norm: LayerNorm,
+    output_norm: AddNorm,
 }
 
 impl Layer {
-    fn load(vb: VarBuilder, shape: &Shape) -> Result<Self> {
+    fn load(vb: VarBuilder, shape: &Shape, engine: Engine) -> Result<Self> {
         let (hidden, inner) = (shape.hidden_size, shape.intermediate_size);
-        let norm = |vb: VarBuilder| candle_nn::layer_norm(hidden, shape.layer_norm_eps, vb.pp("LayerNorm"));
+        let norm = |vb: VarBuilder| AddNorm::load(vb.pp("LayerNorm"), hidden, shape.layer_norm_eps, engine);
+        let (up, down) = (vb.pp("intermediate").pp("dense"), vb.pp("output").pp("dense"));
         Ok(Self {
-            attention: Attention::load(vb.pp("attention"), shape)?,
+            attention: Attention::load(vb.pp("attention"), shape, engine)?,
             attention_norm: norm(vb.pp("attention").pp("output"))?,
-            up: candle_nn::linear(hidden, inner, vb.pp("intermediate").pp("dense"))?,
-            activation: shape.hidden_act,
-            down: candle_nn::linear(inner, hidden, vb.pp("output").pp("dense"))?,
+            up: Linear::load(up, hidden, inner, Some(shape.hidden_act), engine)?,
+            down: Linear::load(down, inner, hidden, None, engine)?,
             output_norm: norm(vb.pp("output"))?,
         })
     }
 
-    fn forward(&self, states: &Tensor) -> Result<Tensor> {
-        let attended = self.attention_norm.forward(&(self.attention.forward(states)? + states)?)?;
-        let inner = self.activation.forward(&self.up.forward(&attended)?)?;
-        self.output_norm.forward(&(self.down.forward(&inner)? + attended)?)
+    fn forward(&self, states: &Tensor, lengths: &[usize]) -> Result<Tensor> {
+        let attended = self.attention.forward(states, lengths)?;
+        let attended = self.attention_norm.forward(&attended, states)?;
+        let inner = self.up.forward(&attended)?;
+        self.output_norm.forward(&self.down.forward(&inner)?, &attended)
     }
 }
 
@@ -198,41 +222,23 @@ struct Attention {
     qkv: Linear,
     output: Linear,
     n_heads: usize,
-    head_size: usize,
+    engine: Engine,
 }
 
 impl Attention {
-    fn load(vb: VarBuilder, shape: &Shape) -> Result<Self> {
+    fn load(vb: VarBuilder, shape: &Shape, engine: Engine) -> Result<Self> {
         let hidden = shape.hidden_size;
-        let parts =
-            ["query", "key", "value"].map(|name| candle_nn::linear(hidden, hidden, vb.pp("self").pp(name)));
-        let [query, key, value] = parts;
-        let (query, key, value) = (query?, key?, value?);
-        let weight = Tensor::cat(&[query.weight(), key.weight(), value.weight()], 0)?;
-        let biases: Vec<&Tensor> =
-            [&query, &key, &value].into_iter().filter_map(|part| part.bias()).collect();
+        let part = |name| candle_nn::linear(hidden, hidden, vb.pp("self").pp(name));
         Ok(Self {
-            qkv: Linear::new(weight, Some(Tensor::cat(&biases, 0)?)),
-            output: candle_nn::linear(hidden, hidden, vb.pp("output").pp("dense"))?,
+            qkv: Linear::joined(&[part("query")?, part("key")?, part("value")?], engine)?,
+            output: Linear::load(vb.pp("output").pp("dense"), hidden, hidden, None, engine)?,
             n_heads: shape.num_attention_heads,
-            head_size: hidden / shape.num_attention_heads,
+            engine,
         })
     }
 
-    fn forward(&self, states: &Tensor) -> Result<Tensor> {
-        let (n_texts, n_tokens, hidden) = states.dims3()?;
+    fn forward(&self, states: &Tensor, lengths: &[usize]) -> Result<Tensor> {
         let qkv = self.qkv.forward(states)?;
-        let heads = |at: usize| {
-            qkv.narrow(D::Minus1, at * hidden, hidden)?
-                .reshape((n_texts, n_tokens, self.n_heads, self.head_size))?
-                .transpose(1, 2)?
-                .contiguous()
-        };
-        let (query, key, value) = (heads(0)?, heads(1)?, heads(2)?);
-        let scale = 1.0 / (self.head_size as f64).sqrt();
-        let scores = (query.matmul(&key.t()?)? * scale)?;
-        let mixed = softmax_last_dim(&scores)?.matmul(&value)?;
-        let joined = mixed.transpose(1, 2)?.contiguous()?.reshape((n_texts, n_tokens, hidden))?;
-        self.output.forward(&joined)
+        self.output.forward(&attend(&qkv, lengths, self.n_heads, self.engine)?)
     }
 }

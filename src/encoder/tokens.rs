@@ -96,16 +96,24 @@ pub(super) fn distinct<'a>(texts: &[&'a str]) -> (Vec<&'a str>, Vec<usize>) {
     (distinct, place)
 }
 
-/// Texts of one length together, the longest first, at most `batch_tokens` tokens a batch (one text
-/// where a single one has more).
-pub(super) fn batches(tokens: &[Vec<u32>], batch_tokens: usize) -> Vec<Vec<usize>> {
+/// The longest texts first, at most `batch_tokens` tokens a batch (one text where a single one has more);
+/// only texts of one length together, unless lengths may be mixed.
+pub(super) fn batches(tokens: &[Vec<u32>], batch_tokens: usize, mixed: bool) -> Vec<Vec<usize>> {
     let mut order: Vec<usize> = (0..tokens.len()).collect();
     order.sort_by_key(|at| (std::cmp::Reverse(tokens[*at].len()), *at));
-    order
-        .chunk_by(|a, b| tokens[*a].len() == tokens[*b].len())
-        .flat_map(|same| {
-            let texts = (batch_tokens / tokens[same[0]].len().max(1)).max(1);
-            same.chunks(texts).map(<[usize]>::to_vec)
-        })
-        .collect()
+    let mut batches: Vec<Vec<usize>> = Vec::new();
+    let (mut length, mut n_tokens) = (0, 0);
+    for at in order {
+        let more = tokens[at].len();
+        match batches.last_mut() {
+            Some(batch) if n_tokens + more <= batch_tokens && (mixed || more == length) => batch.push(at),
+            _ => {
+                batches.push(vec![at]);
+                n_tokens = 0;
+            }
+        }
+        length = more;
+        n_tokens += more;
+    }
+    batches
 }

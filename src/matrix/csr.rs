@@ -134,6 +134,11 @@ impl Csr {
         self.offsets[row]
     }
 
+    /// The values of all rows, row after row.
+    pub fn values(&self) -> &[f32] {
+        &self.values
+    }
+
     /// One row's column indices, ascending, and their values.
     pub fn row(&self, at: usize) -> (&[u32], &[f32]) {
         let range = self.offsets[at]..self.offsets[at + 1];

@@ -4,10 +4,13 @@
 //! [`Csr`] is compressed sparse rows with ascending column indices inside a row. Both own their
 //! memory and are built once, then only read.
 
+mod aligned;
 mod csr;
 mod dense;
+pub mod kernels;
 mod product;
 
+pub use aligned::Aligned;
 pub use csr::{Csr, CsrError};
 pub use dense::{Dense, DenseError};
 pub use product::{View, ViewMut, add_product};

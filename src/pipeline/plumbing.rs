@@ -31,6 +31,8 @@ pub struct Encode {
     pub model: String,
     /// `cpu`, `cuda` or `metal`.
     pub device: String,
+    /// f32 or bf16.
+    pub precision: String,
     /// Longer texts are cut.
     pub max_tokens: usize,
     /// Parquet to write.
@@ -74,6 +76,7 @@ pub fn encode(task: &Encode, on_event: &mut dyn FnMut(Event)) -> Result<String, 
     let config = encoder::Config {
         model: task.model.clone(),
         device,
+        precision: encoder::Precision::parse(&task.precision).map_err(Error::Model)?,
         max_tokens: encoder::Limit::try_from(task.max_tokens).map_err(|problem| Error::Usage { problem })?,
         ..encoder::Config::default()
     };
@@ -258,9 +261,9 @@ pub fn retrieve(task: &Retrieve, on_event: &mut dyn FnMut(Event)) -> Result<Stri
     Ok(format!("{n_rows} rows for {n_queries} queries in {}\n", task.out.display()))
 }
 
-/// Queries a retrieval call takes at a time: enough to use every thread, few enough to bound what
-/// is held before it is written.
-const RETRIEVE_BLOCK: usize = 16 * 1024;
+/// Queries a retrieval call takes at a time: enough to use every thread and to pay for packing the
+/// catalogue, few enough to bound what is held before it is written.
+const RETRIEVE_BLOCK: usize = 32 * 1024;
 
 /// The columns of an input, which may not be there or not be what its name says.
 fn schema_of(path: &Path) -> Result<SchemaRef, Error> {

@@ -57,13 +57,38 @@ const SIGN: u32 = 1 << 31;
 
 fn key(item: u32, score: f32) -> u64 {
     // Adding 0.0 turns -0.0 into 0.0, so that the two tie.
-    let bits = (score + 0.0).to_bits();
-    let ascending = if bits & SIGN == 0 { bits | SIGN } else { !bits };
-    u64::from(ascending) << 32 | u64::from(!item)
+    u64::from(ordered(score + 0.0) as u32 ^ SIGN) << 32 | u64::from(!item)
 }
 
 fn entry(key: u64) -> (u32, f32) {
-    let ascending = (key >> 32) as u32;
-    let bits = if ascending & SIGN == 0 { !ascending } else { ascending & !SIGN };
-    (!(key as u32), f32::from_bits(bits))
+    (!(key as u32), number((((key >> 32) as u32) ^ SIGN) as i32))
+}
+
+/// A number as an integer that orders like it.
+pub(super) fn ordered(score: f32) -> i32 {
+    let bits = score.to_bits() as i32;
+    bits ^ ((bits >> 31) as u32 >> 1) as i32
+}
+
+/// The number that became that integer.
+pub(super) fn number(ordered: i32) -> f32 {
+    f32::from_bits((ordered ^ ((ordered >> 31) as u32 >> 1) as i32) as u32)
+}
+
+/// An f32 that is not above a number, and close to it. No branch: it would be a guess each time.
+#[inline]
+pub(super) fn below(number: f64) -> f32 {
+    (number - slack(number)) as f32
+}
+
+/// An f32 that is not below a number, and close to it.
+#[inline]
+pub(super) fn above(number: f64) -> f32 {
+    (number + slack(number)) as f32
+}
+
+/// More than f32 rounds by, subnormal or not.
+#[inline]
+fn slack(number: f64) -> f64 {
+    number.abs() * 2f64.powi(-22) + 2f64.powi(-149)
 }

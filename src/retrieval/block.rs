@@ -3,13 +3,15 @@
 use std::ops::Range;
 
 use super::best::Best;
-use super::items::{ABSENT, Packed};
+use super::items::{ABSENT, Order, Packed};
 use super::{Error, Request, kernel};
 
 /// The lists of a block's queries.
 pub(super) struct Found {
     pub(super) lists: Vec<Vec<(u32, f32)>>,
     pub(super) n_scored: u64,
+    /// Pairs that a screen let pass.
+    pub(super) n_candidates: u64,
 }
 
 /// One query on its way through the catalogue.
@@ -35,29 +37,28 @@ const BLOCK_ROWS: usize = 256;
 const BLOCK_VALUES: usize = 1 << 17;
 const BLOCK_CANDIDATES: usize = 1 << 18;
 
-/// Cuts the queries into blocks: large enough that a panel read from memory serves many queries, small
+/// So many queries make a block: large enough that a panel read from memory serves many of them, small
 /// enough that each thread gets several.
-pub(super) fn cut(request: &Request<'_>, packed: &Packed) -> Vec<Range<usize>> {
-    let n_queries = request.queries.n_rows();
+pub(super) fn rows_a_block(request: &Request<'_>, order: &Order, packed: &Packed) -> usize {
     let tile = packed.shape.tile_queries;
     let by_cache = BLOCK_ROWS
         .min(BLOCK_VALUES / request.queries.n_cols().max(1))
-        .min(BLOCK_CANDIDATES / (2 * request.top_k.min(packed.len())).max(1));
-    let by_threads = n_queries / (4 * rayon::current_num_threads());
-    let rows = (by_cache.min(by_threads) / tile).max(1) * tile;
-    (0..n_queries).step_by(rows).map(|from| from..(from + rows).min(n_queries)).collect()
+        .min(BLOCK_CANDIDATES / (2 * request.top_k.min(order.len())).max(1));
+    let by_threads = request.queries.n_rows() / (4 * rayon::current_num_threads());
+    (by_cache.min(by_threads) / tile).max(1) * tile
 }
 
 /// Finds the lists of the queries in `rows`.
 pub(super) fn search(
     request: &Request<'_>,
+    order: &Order,
     packed: &Packed,
     norms: &[f64],
     rows: Range<usize>,
 ) -> Result<Found, Error> {
-    let k = request.top_k.min(packed.len());
+    let k = request.top_k.min(order.len());
     if k == 0 {
-        return Ok(Found { lists: vec![Vec::new(); rows.len()], n_scored: 0 });
+        return Ok(Found { lists: vec![Vec::new(); rows.len()], n_scored: 0, n_candidates: 0 });
     }
     let bound = Bound::new(request.queries.n_cols());
     let largest = packed.panel_norms[0];
@@ -79,13 +80,13 @@ pub(super) fn search(
         .collect();
     if let Some(sparse) = request.sparse {
         for (query, at) in queries.iter_mut().zip(rows.clone()) {
-            query.place_sparse(packed, sparse.row(at));
+            query.place_sparse(order, sparse.row(at));
         }
     }
     let values = kernel::packed_queries(request.queries, rows.clone(), packed.shape.tile_queries);
-    let mut n_scored = kernel::scan(packed, &values, &bound, &mut queries);
+    let mut n_scored = kernel::scan(order, packed, &values, &bound, &mut queries);
     for (query, at) in queries.iter_mut().zip(rows.clone()) {
-        n_scored += query.take_rest(request, packed, &bound, request.queries.row(at));
+        n_scored += query.take_rest(request, order, packed, &bound, request.queries.row(at));
     }
     let lists = queries
         .into_iter()
@@ -95,13 +96,13 @@ pub(super) fn search(
             None => Ok(query.best.into_list()),
         })
         .collect::<Result<_, _>>()?;
-    Ok(Found { lists, n_scored })
+    Ok(Found { lists, n_scored, n_candidates: 0 })
 }
 
 impl Query<'_> {
-    fn place_sparse(&mut self, packed: &Packed, (items, added): (&[u32], &[f32])) {
+    fn place_sparse(&mut self, order: &Order, (items, added): (&[u32], &[f32])) {
         for (&item, &added) in items.iter().zip(added) {
-            let position = packed.positions[item as usize];
+            let position = order.positions[item as usize];
             if position != ABSENT && self.may_list(item) {
                 self.sparse.push((position, added));
             }
@@ -132,22 +133,23 @@ impl Query<'_> {
 
     /// Takes the sparse scores beyond the panel where the scan ended, unless the bound rules them out;
     /// returns how many inner products that took.
-    fn take_rest(&mut self, request: &Request<'_>, packed: &Packed, bound: &Bound, row: &[f32]) -> u64 {
+    fn take_rest(
+        &mut self,
+        request: &Request<'_>,
+        order: &Order,
+        packed: &Packed,
+        bound: &Bound,
+        row: &[f32],
+    ) -> u64 {
+        let norm_at = |position: u32| packed.panel_norms[position as usize / packed.shape.panel_items];
         let threshold = self.threshold();
-        let may_count = |&(position, added): &(u32, f32)| {
-            let most = bound.of(self.norm, packed.panel_norms[position as usize / packed.shape.panel_items]);
-            // Rounding keeps order, so what lies below the threshold as a bound does so as a score.
-            let below = ((most + f64::from(added)) as f32) < threshold;
-            !(below && ((f64::from(added) - most) as f32).is_finite())
-        };
-        let rest = self.sparse[self.n_taken..].iter().copied().filter(may_count);
-        let (items, added): (Vec<u32>, Vec<f32>) =
-            rest.map(|(position, added)| (packed.order[position as usize], added)).unzip();
-        let products = kernel::products(packed.arch, row, request.items, &items);
-        for ((&item, &added), product) in items.iter().zip(&added).zip(products) {
-            self.take(item, product + added);
+        let rest = scores_of_rest(request, order, row, &self.sparse[self.n_taken..], |position, added| {
+            bound.may_count(self.norm, norm_at(position), added, threshold)
+        });
+        for &(position, score) in &rest {
+            self.take(order.items[position as usize], score);
         }
-        items.len() as u64
+        rest.len() as u64
     }
 
     /// Takes the inner product with an item where that is the score and may be listed; says whether the
@@ -181,6 +183,21 @@ impl Query<'_> {
     }
 }
 
+/// Positions and scores of the items with a sparse score that `may_count`.
+pub(super) fn scores_of_rest(
+    request: &Request<'_>,
+    order: &Order,
+    row: &[f32],
+    rest: &[(u32, f32)],
+    may_count: impl Fn(u32, f32) -> bool,
+) -> Vec<(u32, f32)> {
+    let rest: Vec<(u32, f32)> =
+        rest.iter().copied().filter(|&(position, added)| may_count(position, added)).collect();
+    let items: Vec<u32> = rest.iter().map(|entry| order.items[entry.0 as usize]).collect();
+    let products = kernel::products(order.chains, row, request.items, &items);
+    rest.iter().zip(products).map(|(&(position, added), product)| (position, product + added)).collect()
+}
+
 /// How far the computed inner product may lie from zero, given the two norms.
 ///
 /// The chain of `d` fused steps errs by at most `gamma = d u / (1 - d u)` of `sum_k |q[k] x[k]|`, which
@@ -192,7 +209,7 @@ pub(super) struct Bound {
 }
 
 impl Bound {
-    fn new(n_cols: usize) -> Self {
+    pub(super) fn new(n_cols: usize) -> Self {
         let relative = n_cols as f64 * 2f64.powi(-24);
         // Above one half the formula fails; so many columns are never pruned. The last term covers the
         // roundings of the norms and of this file in f64.
@@ -202,13 +219,30 @@ impl Bound {
     }
 
     /// The most that `|fl(q . x)|` can be.
-    fn of(&self, query_norm: f64, item_norm: f64) -> f64 {
+    pub(super) fn of(&self, query_norm: f64, item_norm: f64) -> f64 {
         query_norm * item_norm * self.slack + self.underflow
     }
 
     /// The item norm below which `of` stays under the threshold.
-    fn reach(&self, query_norm: f64, threshold: f64) -> f64 {
+    pub(super) fn reach(&self, query_norm: f64, threshold: f64) -> f64 {
         let room = threshold - self.underflow;
         if room <= 0.0 { 0.0 } else { room / (query_norm * self.slack) }
+    }
+    /// Whether a score can come up to a threshold, or leave the range of f32.
+    pub(super) fn may_count(&self, query_norm: f64, item_norm: f64, added: f32, threshold: f32) -> bool {
+        let most = self.of(query_norm, item_norm);
+        // Rounding keeps order, so what lies below the threshold as a bound does so as a score.
+        let below = ((most + f64::from(added)) as f32) < threshold;
+        !(below && ((f64::from(added) - most) as f32).is_finite())
+    }
+
+    /// How far the computed inner product may lie from the real one, as a share of the two norms' product
+    /// and beyond it.
+    pub(super) fn relative(&self) -> f64 {
+        self.slack - 1.0
+    }
+
+    pub(super) fn underflow(&self) -> f64 {
+        self.underflow
     }
 }

@@ -5,69 +5,75 @@ use rayon::prelude::*;
 
 use super::Error;
 use super::kernel::{self, Shape};
-use crate::matrix::Dense;
+use crate::matrix::kernels::Chains;
+use crate::matrix::{Aligned, Dense};
 
-/// Eligible items, largest norm first, cut into panels; built once per request.
-pub(super) struct Packed {
+/// Eligible items, largest norm first.
+pub(super) struct Order {
     pub(super) arch: Arch,
-    pub(super) shape: Shape,
-    /// Item indices in packed order.
-    pub(super) order: Vec<u32>,
+    pub(super) chains: Chains,
+    /// Item indices in that order.
+    pub(super) items: Vec<u32>,
     /// Where each item went; `ABSENT` for the ineligible.
     pub(super) positions: Vec<u32>,
+}
+
+/// Eligible items in that order, cut into panels; built once per request.
+pub(super) struct Packed {
+    pub(super) shape: Shape,
     /// The largest norm of each panel; descending.
     pub(super) panel_norms: Vec<f64>,
     /// Panel after panel; a panel is column after column, `panel_items` values each. Absent items of the
     /// last panel are zero rows.
-    values: Vec<f32>,
-    /// Where the first panel starts: on a cache line, or every load would touch two of them.
-    start: usize,
+    values: Aligned<f32>,
     panel_len: usize,
 }
 
 /// No position: there are at most `u32::MAX` items.
 pub(super) const ABSENT: u32 = u32::MAX;
 
-const LINE_BYTES: usize = 64;
-const LINE: usize = LINE_BYTES / size_of::<f32>();
+impl Order {
+    /// `norms` are the items'.
+    pub(super) fn new(arch: Arch, norms: &[f64], eligible: Option<&[bool]>) -> Self {
+        let listed = |item: &u32| eligible.is_none_or(|flags| flags[*item as usize]);
+        let mut items: Vec<u32> = (0..norms.len() as u32).filter(listed).collect();
+        items.par_sort_by(|&a, &b| norms[b as usize].total_cmp(&norms[a as usize]));
+        let mut positions = vec![ABSENT; norms.len()];
+        for (position, &item) in items.iter().enumerate() {
+            positions[item as usize] = position as u32;
+        }
+        let chains = if matches!(arch, Arch::Scalar) { Chains::portable() } else { Chains::new() };
+        Self { arch, chains, items, positions }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.items.len()
+    }
+}
 
 impl Packed {
     /// `norms` are the items'.
-    pub(super) fn new(arch: Arch, items: &Dense, norms: &[f64], eligible: Option<&[bool]>) -> Self {
-        let listed = |item: &u32| eligible.is_none_or(|flags| flags[*item as usize]);
-        let mut order: Vec<u32> = (0..items.n_rows() as u32).filter(listed).collect();
-        order.par_sort_by(|&a, &b| norms[b as usize].total_cmp(&norms[a as usize]));
-        let mut positions = vec![ABSENT; items.n_rows()];
-        for (position, &item) in order.iter().enumerate() {
-            positions[item as usize] = position as u32;
-        }
-        let shape = kernel::shape(arch);
+    pub(super) fn new(items: &Dense, norms: &[f64], order: &Order) -> Self {
+        let shape = kernel::shape(order.arch);
         let wide = shape.panel_items;
-        let panel_norms = order.iter().step_by(wide).map(|&item| norms[item as usize]).collect();
+        let panel_norms = order.items.iter().step_by(wide).map(|&item| norms[item as usize]).collect();
         let panel_len = wide * items.n_cols();
-        let len = order.len().div_ceil(wide) * panel_len;
-        let mut values = vec![0f32; len + LINE];
-        let start = values.as_ptr().align_offset(LINE_BYTES).min(LINE);
+        let mut values = Aligned::new(order.len().div_ceil(wide) * panel_len, 0f32);
         // A chunk cannot be empty, and rows without columns have nothing to copy.
-        let panels = values[start..start + len].par_chunks_mut(panel_len.max(1));
-        panels.zip(order.par_chunks(wide)).for_each(|(panel, members)| {
+        let panels = values.get_mut().par_chunks_mut(panel_len.max(1));
+        panels.zip(order.items.par_chunks(wide)).for_each(|(panel, members)| {
             for (lane, &item) in members.iter().enumerate() {
                 for (column, &value) in panel.chunks_exact_mut(wide).zip(items.row(item as usize)) {
                     column[lane] = value;
                 }
             }
         });
-        Self { arch, shape, order, positions, panel_norms, values, start, panel_len }
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.order.len()
+        Self { shape, panel_norms, values, panel_len }
     }
 
     /// One panel's values.
     pub(super) fn panel(&self, at: usize) -> &[f32] {
-        let from = self.start + at * self.panel_len;
-        &self.values[from..from + self.panel_len]
+        &self.values.get()[at * self.panel_len..(at + 1) * self.panel_len]
     }
 }
 

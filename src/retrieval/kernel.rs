@@ -9,8 +9,9 @@ use std::ops::Range;
 use pulp::{Arch, Simd, WithSimd, bytemuck};
 
 use super::block::{Bound, Query};
-use super::items::Packed;
+use super::items::{Order, Packed};
 use crate::matrix::Dense;
+use crate::matrix::kernels::{CHAINS, Chains};
 
 /// The register tile of an instruction set.
 #[derive(Clone, Copy)]
@@ -53,11 +54,18 @@ pub(super) fn packed_queries(queries: &Dense, rows: Range<usize>, tile: usize) -
 }
 
 /// Offers every query all inner products that come up to its threshold; returns how many were computed.
-pub(super) fn scan(packed: &Packed, values: &[f32], bound: &Bound, queries: &mut [Query<'_>]) -> u64 {
-    packed.arch.dispatch(Scan { packed, values, bound, queries })
+pub(super) fn scan(
+    order: &Order,
+    packed: &Packed,
+    values: &[f32],
+    bound: &Bound,
+    queries: &mut [Query<'_>],
+) -> u64 {
+    order.arch.dispatch(Scan { order, packed, values, bound, queries })
 }
 
 struct Scan<'a, 'q> {
+    order: &'a Order,
     packed: &'a Packed,
     values: &'a [f32],
     bound: &'a Bound,
@@ -94,7 +102,7 @@ const COLUMNS: usize = 192;
 
 #[inline(always)]
 fn scan_tiles<S: Simd, const VECTORS: usize, const ROWS: usize>(simd: S, scan: Scan<'_, '_>) -> u64 {
-    let Scan { packed, values, bound, queries } = scan;
+    let Scan { order, packed, values, bound, queries } = scan;
     let tile_len = values.len() / queries.len().div_ceil(ROWS);
     let n_columns = tile_len / ROWS;
     let zeros = [[simd.splat_f32s(0.0); VECTORS]; ROWS];
@@ -109,8 +117,8 @@ fn scan_tiles<S: Simd, const VECTORS: usize, const ROWS: usize>(simd: S, scan: S
     let mut n_scored = 0;
     for (panel_at, &norm) in packed.panel_norms.iter().enumerate() {
         let from = panel_at * VECTORS * S::F32_LANES;
-        let to = packed.len().min(from + VECTORS * S::F32_LANES);
-        let items = &packed.order[from..to];
+        let to = order.len().min(from + VECTORS * S::F32_LANES);
+        let items = &order.items[from..to];
         let (panel, _) = S::as_simd_f32s(packed.panel(panel_at));
         let (panel, _) = panel.as_chunks::<VECTORS>();
         let mut live = 0;
@@ -252,39 +260,14 @@ fn bits<S: Simd>(simd: S, mask: S::m32s) -> u64 {
 }
 
 /// The inner products of one query and some items, the same bits as in a tile.
-pub(super) fn products(arch: Arch, query: &[f32], items: &Dense, some: &[u32]) -> Vec<f32> {
-    arch.dispatch(Products { query, items, some })
-}
-
-struct Products<'a> {
-    query: &'a [f32],
-    items: &'a Dense,
-    some: &'a [u32],
-}
-
-/// Chains that run side by side: one alone would wait for each of its own steps.
-const CHAINS: usize = 8;
-
-impl WithSimd for Products<'_> {
-    type Output = Vec<f32>;
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) -> Vec<f32> {
-        let Self { query, items, some } = self;
-        let mut products = Vec::with_capacity(some.len().next_multiple_of(CHAINS));
-        for some in some.chunks(CHAINS) {
-            let mut rows = [query; CHAINS];
-            for (row, &item) in rows.iter_mut().zip(some) {
-                *row = &items.row(item as usize)[..query.len()];
-            }
-            let mut sums = [0f32; CHAINS];
-            for (k, &query) in query.iter().enumerate() {
-                for (sum, row) in sums.iter_mut().zip(rows) {
-                    *sum = query.mul_add(row[k], *sum);
-                }
-            }
-            products.extend_from_slice(&sums[..some.len()]);
+pub(super) fn products(chains: Chains, query: &[f32], items: &Dense, some: &[u32]) -> Vec<f32> {
+    let mut products = Vec::with_capacity(some.len().next_multiple_of(CHAINS));
+    for some in some.chunks(CHAINS) {
+        let mut rows = [query; CHAINS];
+        for (row, &item) in rows.iter_mut().zip(some) {
+            *row = items.row(item as usize);
         }
-        products
+        products.extend_from_slice(&chains.products(query, rows)[..some.len()]);
     }
+    products
 }

@@ -17,7 +17,7 @@
 //! sort of all scores. A pair that could be listed and whose score is not finite is an error, never a
 //! row.
 //!
-//! **How.** Items are packed once, largest Euclidean norm first, into panels as wide as a register
+//! **How.** Items are ordered once, largest Euclidean norm first, and cut into panels as wide as a register
 //! tile; queries go in blocks, one rayon task each, and this is the only parallel level. A tile of
 //! scores is compared with the queries' thresholds while it is still in registers, and only scores
 //! that reach them are kept: the score matrix is never materialised. Since `|fl(q · x)|` is at most
@@ -26,11 +26,17 @@
 //! Fast retrieval of large entries in a matrix product", 2015). Sparse scores join their products in
 //! the tile; those of items beyond its end are added one by one, unless the same bound rules them out.
 //!
+//! Where the machine multiplies bytes (AVX512-VNNI), tiles are first of bytes: with a proven bound of what
+//! rounding to bytes can change (`screen`) they rule out all but some hundred items a query, which alone
+//! are scored in f32. Lists stay the same to the bit. The screen is left out where it cannot be proven right
+//! (scores near the end of f32's range), for short catalogues and rows and long lists, and as soon as a group
+//! of blocks shows that too many pairs pass for it to pay.
+//!
 //! **Cost.** At most `2 · n_queries · n_items · d` flops at matrix-product speed, less what the bound
-//! prunes; an entry of `sparse` costs some tens of nanoseconds more, and some thousand candidates a query
-//! about a quarter of its products at `d` = 128 and 50,000 items. Memory: a packed copy of the eligible
-//! items; per thread a block of at most 256 queries, their sparse rows and at most `2 · top_k` candidates
-//! each; and the lists. With fewer than eight queries a thread, threads stay idle.
+//! prunes, or a quarter of the time with the screen; an entry of `sparse` costs some nanoseconds to tens of
+//! them more. Memory: a packed copy of the eligible items, in bytes a quarter of it; per thread a block of
+//! at most 256 queries, their sparse rows and at most some `top_k` candidates each; and the lists. With fewer
+//! than eight queries a thread, threads stay idle.
 //!
 //! It never approximates, normalises rows, or reorders equal scores by anything but the index.
 
@@ -38,12 +44,15 @@ mod best;
 mod block;
 mod items;
 mod kernel;
+mod screen;
+mod screened;
 
 use std::time::{Duration, Instant};
 
 use pulp::Arch;
 use rayon::prelude::*;
 
+use crate::matrix::kernels::{self, Dots};
 use crate::matrix::{Csr, Dense};
 
 /// What to list, from what, for whom.
@@ -120,45 +129,88 @@ pub enum Error {
 /// # Errors
 /// If shapes do not fit, an input row or the score of a pair that could be listed is not finite.
 pub fn retrieve(request: &Request<'_>, on_block: &mut dyn FnMut(Block)) -> Result<TopK, Error> {
-    retrieve_on(Arch::new(), request, on_block)
+    let arch = if kernels::are_portable() { Arch::Scalar } else { Arch::new() };
+    retrieve_on(Path { arch, dots: Dots::fast(), always: false }, request, on_block)
 }
 
-/// The same on a given instruction set; lists do not depend on it.
-fn retrieve_on(arch: Arch, request: &Request<'_>, on_block: &mut dyn FnMut(Block)) -> Result<TopK, Error> {
+/// Instructions to use. Lists do not depend on them.
+#[derive(Clone, Copy, Debug)]
+struct Path {
+    arch: Arch,
+    /// To screen with, where that is right and likely to pay.
+    dots: Option<Dots>,
+    /// Screen even if it does not pay.
+    always: bool,
+}
+
+fn retrieve_on(path: Path, request: &Request<'_>, on_block: &mut dyn FnMut(Block)) -> Result<TopK, Error> {
     let started = Instant::now();
     check(request)?;
+    let n_queries = request.queries.n_rows();
     let query_norms = items::norms(request.queries, "queries")?;
     let item_norms = items::norms(request.items, "items")?;
-    let packed = items::Packed::new(arch, request.items, &item_norms, request.eligible);
-    let blocks = block::cut(request, &packed);
+    let n_listed =
+        request.eligible.map_or(request.items.n_rows(), |flags| flags.iter().filter(|flag| **flag).count());
+    let longest = (largest(&query_norms), largest(&item_norms));
+    let mut bytes = path
+        .dots
+        .filter(|_| screen::can(request, longest) && (path.always || screen::suits(request, n_listed)))
+        .map(|dots| screen::Bytes::new(dots, path.arch, request));
+    let mut packed = None;
     let mut top = TopK { offsets: vec![0], items: Vec::new(), scores: Vec::new() };
-    let mut n_scored = 0;
-    for group in blocks.chunks(BLOCKS_A_REPORT * rayon::current_num_threads()) {
-        let found: Vec<_> = group
-            .par_iter()
-            .map(|rows| block::search(request, &packed, &query_norms, rows.clone()))
-            .collect();
+    let (mut n_scored, mut done) = (0, 0);
+    while done < n_queries {
+        let group = |rows: usize, blocks: usize| -> Vec<_> {
+            let end = n_queries.min(done + rows * blocks * rayon::current_num_threads());
+            (done..end).step_by(rows).map(|from| from..(from + rows).min(end)).collect()
+        };
+        let found: Vec<Result<block::Found, Error>> = if let Some(bytes) = &bytes {
+            // The first group is small: it shows whether the screen pays.
+            let rows = screened::rows_a_block(request);
+            let (rows, blocks) = if done == 0 { (rows.min(FIRST_ROWS), 1) } else { (rows, BLOCKS_A_REPORT) };
+            let search = |rows| Ok(screened::search(request, bytes, rows));
+            group(rows, blocks).into_par_iter().map(search).collect()
+        } else {
+            let (order, packed) = packed.get_or_insert_with(|| {
+                let order = items::Order::new(path.arch, &item_norms, request.eligible);
+                let packed = items::Packed::new(request.items, &item_norms, &order);
+                (order, packed)
+            });
+            let search = |rows| block::search(request, order, packed, &query_norms, rows);
+            group(block::rows_a_block(request, order, packed), BLOCKS_A_REPORT)
+                .into_par_iter()
+                .map(search)
+                .collect()
+        };
+        let (scored_before, mut n_candidates) = (n_scored, 0);
         for block in found {
             let block = block?;
             n_scored += block.n_scored;
+            n_candidates += block.n_candidates;
             for list in block.lists {
                 top.items.extend(list.iter().map(|entry| entry.0));
                 top.scores.extend(list.iter().map(|entry| entry.1));
                 top.offsets.push(top.items.len());
             }
         }
-        on_block(Block {
-            done: top.n_lists(),
-            of: request.queries.n_rows(),
-            n_scored,
-            elapsed: started.elapsed(),
+        done = top.n_lists();
+        bytes = bytes.filter(|_| {
+            path.always || screen::pays(request.queries.n_cols(), n_scored - scored_before, n_candidates)
         });
+        on_block(Block { done, of: n_queries, n_scored, elapsed: started.elapsed() });
     }
     Ok(top)
 }
 
 /// Blocks that every thread works off between two reports: threads wait for each other there.
 const BLOCKS_A_REPORT: usize = 16;
+
+/// Queries a thread that show whether the screen pays.
+const FIRST_ROWS: usize = 32;
+
+fn largest(norms: &[f64]) -> f64 {
+    norms.iter().copied().fold(0.0, f64::max)
+}
 
 impl TopK {
     /// The number of lists: one per query.

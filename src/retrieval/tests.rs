@@ -145,7 +145,12 @@ proptest! {
 
     #[test]
     fn lists_are_the_head_of_the_full_sort(shop in shops()) {
-        prop_assert_eq!(lists(&shop.retrieve().unwrap()), shop.sorted());
+        let sorted = shop.sorted();
+        prop_assert_eq!(lists(&shop.retrieve().unwrap()), sorted.clone());
+        for path in paths() {
+            let top = retrieve_on(path, &shop.request(), &mut |_| ()).unwrap();
+            prop_assert_eq!(lists(&top), sorted.clone(), "{:?}", path);
+        }
     }
 }
 
@@ -323,16 +328,52 @@ fn items_that_attain_the_bound_are_not_pruned() {
     }
 }
 
+/// Screened by the fast kernel, if this machine has one, and by its twin; not screened at all; and
+/// without any vector.
+fn paths() -> Vec<Path> {
+    let mut arches = vec![Arch::Scalar, Arch::new()];
+    #[cfg(target_arch = "x86_64")]
+    arches.extend(pulp::x86::V3::try_new().map(Arch::V3));
+    let dots = [None, Some(Dots::portable()), Dots::fast()];
+    arches.into_iter().flat_map(|arch| dots.map(|dots| Path { arch, dots, always: true })).collect()
+}
+
 #[test]
-fn instruction_sets_do_not_change_a_bit() {
+fn instructions_do_not_change_a_bit() {
     let mut shop = skewed(21, 700, 211, 9);
     shop.sparse = Some(shop.cells(&[(3, 5, 0.25), (7, 600, -3.0), (20, 0, 1.0), (20, 699, 4.0)]));
-    let mut sets = vec![Arch::Scalar];
-    #[cfg(target_arch = "x86_64")]
-    sets.extend(pulp::x86::V3::try_new().map(Arch::V3));
-    for arch in sets {
-        let top = retrieve_on(arch, &shop.request(), &mut |_| ()).unwrap();
-        assert_eq!(top, shop.retrieve().unwrap(), "{arch:?}");
+    for path in paths() {
+        let top = retrieve_on(path, &shop.request(), &mut |_| ()).unwrap();
+        assert_eq!(top, shop.retrieve().unwrap(), "{path:?}");
+    }
+}
+
+#[test]
+fn a_screen_that_pays_is_used_and_changes_nothing() {
+    let mut shop = skewed(300, 4_000, 24, 11);
+    shop.eligible = Some((0..4_000).map(|item| item % 17 != 3).collect());
+    shop.seen = Some(shop.cells(&(0..300).map(|query| (query, query * 13 % 4_000, 1.0)).collect::<Vec<_>>()));
+    let cells: Vec<_> = (0..30_000u32).map(|at| (at % 300, at * 7 % 4_000, (at % 11) as f32 - 5.0)).collect();
+    let cells: std::collections::BTreeMap<_, _> =
+        cells.into_iter().map(|cell| ((cell.0, cell.1), cell.2)).collect();
+    shop.sparse =
+        Some(shop.cells(&cells.into_iter().map(|((row, col), value)| (row, col, value)).collect::<Vec<_>>()));
+    assert_eq!(lists(&shop.retrieve().unwrap()), shop.sorted());
+}
+
+#[test]
+fn a_query_of_zeros_lists_the_first_items_and_what_sparse_scores_lift() {
+    let mut shop = skewed(20, 400, 24, 7);
+    for query in [3, 4, 11] {
+        shop.queries.row_mut(query).fill(0.0);
+    }
+    shop.eligible = Some((0..400).map(|item| item != 1).collect());
+    shop.seen = Some(shop.cells(&[(3, 0, 1.0), (3, 5, 1.0), (4, 2, 1.0)]));
+    shop.sparse = Some(shop.cells(&[(3, 3, -1.0), (3, 5, 9.0), (3, 350, 0.5), (11, 399, 0.0), (11, 1, 2.0)]));
+    for path in paths() {
+        let top = retrieve_on(path, &shop.request(), &mut |_| ()).unwrap();
+        assert_eq!(lists(&top), shop.sorted(), "{path:?}");
+        assert_eq!(top.list(3).0, [350, 2, 4, 6, 7, 8, 9]);
     }
 }
 
@@ -436,4 +477,33 @@ fn nothing_asked_is_nothing_listed() {
     assert_eq!(Shop::new(&none, &none, 3).retrieve().unwrap().n_lists(), 0);
     let shop = Shop::new(&[&[1.0]], &[&[1.0]], 0);
     assert_eq!(lists(&shop.retrieve().unwrap()), [[]]);
+}
+
+#[test]
+fn a_screen_keeps_what_only_rounding_tells_apart() {
+    // Denormal, ordinary and huge rows whose products nearly tie, and rows of zeros.
+    let direction = drawn(40, 5);
+    let nudges = drawn(900 * 40, 8);
+    for scale in [1e-25f32, 1e-19, 1.0, 1e18] {
+        let items =
+            (0..900 * 40)
+                .map(|at| {
+                    if at / 40 % 50 == 0 {
+                        0.0
+                    } else {
+                        direction[at % 40] * scale * (1.0 + nudges[at] * 3e-7)
+                    }
+                })
+                .collect();
+        let queries = direction.iter().map(|value| value * scale).chain([0.0; 40]).collect();
+        let shop = Shop {
+            queries: Dense::from_vec(2, 40, queries).unwrap(),
+            items: Dense::from_vec(900, 40, items).unwrap(),
+            ..skewed(2, 900, 40, 23)
+        };
+        for path in paths() {
+            let top = retrieve_on(path, &shop.request(), &mut |_| ()).unwrap();
+            assert_eq!(lists(&top), shop.sorted(), "{path:?} at {scale}");
+        }
+    }
 }

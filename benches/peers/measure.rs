@@ -1,0 +1,95 @@
+//! One kernel on given data, timed without reading and writing: what `benches/peers/compare.py` runs in turn
+//! with other programs. Matrices are raw little-endian numbers, row after row.
+//!
+//! ```text
+//! measure retrieve QUERIES.f32 ITEMS.f32 COLUMNS K LISTS.u32
+//! measure encode TEXTS.txt MODEL PRECISION EMBEDDINGS.f32
+//! measure factorize ROWS.u32 COLS.u32 WEIGHTS.f32 RANK SWEEPS UNOBSERVED REGULARIZATION USERS.f32 ITEMS.f32
+//! ```
+//!
+//! Prints one JSON line. Threads are `RAYON_NUM_THREADS`.
+
+use std::time::Instant;
+
+use lamplighter::matrix::{Csr, Dense};
+use lamplighter::{encoder, factor, retrieval};
+
+type Failed = Box<dyn std::error::Error>;
+
+#[allow(clippy::print_stdout)]
+fn main() -> Result<(), Failed> {
+    let given: Vec<String> = std::env::args().skip(1).collect();
+    let given: Vec<&str> = given.iter().map(String::as_str).collect();
+    let line = match given[..] {
+        ["retrieve", queries, items, columns, k, lists] => {
+            let columns = columns.parse()?;
+            let (queries, items) = (dense(queries, columns)?, dense(items, columns)?);
+            let request = retrieval::Request {
+                queries: &queries,
+                items: &items,
+                eligible: None,
+                seen: None,
+                sparse: None,
+                exclude_self: false,
+                top_k: k.parse()?,
+            };
+            let started = Instant::now();
+            let found = retrieval::retrieve(&request, &mut |_| {})?;
+            let seconds = started.elapsed().as_secs_f64();
+            let rows = (0..found.n_lists()).flat_map(|at| found.list(at).0);
+            std::fs::write(lists, rows.flat_map(|item| item.to_le_bytes()).collect::<Vec<u8>>())?;
+            format!("{{\"seconds\": {seconds:.4}}}")
+        }
+        ["encode", texts, model, precision, embeddings] => {
+            let texts = std::fs::read_to_string(texts)?;
+            let texts: Vec<&str> = texts.lines().collect();
+            let precision = encoder::Precision::parse(precision)?;
+            let encoder = encoder::load(&encoder::Config {
+                model: model.to_owned(),
+                precision,
+                ..encoder::Config::default()
+            })?;
+            let started = Instant::now();
+            let found = encoder.encode(&texts, &mut |_| {})?;
+            let seconds = started.elapsed().as_secs_f64();
+            write(embeddings, found.values())?;
+            format!("{{\"seconds\": {seconds:.4}}}")
+        }
+        ["factorize", rows, cols, weights, rank, sweeps, unobserved_weight, regularization, users, items] => {
+            let (rows, cols) = (numbers(rows, u32::from_le_bytes)?, numbers(cols, u32::from_le_bytes)?);
+            let weights = numbers(weights, f32::from_le_bytes)?;
+            let count = |of: &[u32]| of.iter().max().map_or(0, |most| *most as usize + 1);
+            let interactions = Csr::from_coordinates(count(&rows), count(&cols), &rows, &cols, &weights)?;
+            let config = factor::Config {
+                rank: rank.parse()?,
+                iterations: sweeps.parse()?,
+                unobserved_weight: unobserved_weight.parse()?,
+                regularization: regularization.parse()?,
+                regularization_exponent: 0.0,
+            };
+            let started = Instant::now();
+            let found = factor::factorize(&interactions, &config, 1, &mut |_| {})?;
+            let seconds = started.elapsed().as_secs_f64();
+            write(users, found.users.values())?;
+            write(items, found.items.values())?;
+            format!("{{\"seconds\": {seconds:.4}, \"objective\": {:.9e}}}", found.objective.total())
+        }
+        _ => return Err("expected retrieve, encode or factorize and their arguments".into()),
+    };
+    println!("{line}");
+    Ok(())
+}
+
+fn dense(path: &str, columns: usize) -> Result<Dense, Failed> {
+    let values = numbers(path, f32::from_le_bytes)?;
+    Ok(Dense::from_vec(values.len() / columns, columns, values)?)
+}
+
+fn write(path: &str, values: &[f32]) -> Result<(), Failed> {
+    Ok(std::fs::write(path, values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>())?)
+}
+
+fn numbers<T>(path: &str, number: impl Fn([u8; 4]) -> T) -> Result<Vec<T>, Failed> {
+    let bytes = std::fs::read(path)?;
+    Ok(bytes.as_chunks().0.iter().map(|bytes| number(*bytes)).collect())
+}

@@ -1,0 +1,168 @@
+#!/usr/bin/env python3
+"""One kernel by another program, timed without reading and writing. Prints one JSON line.
+
+    peers.py retrieve faiss|implicit QUERIES.f32 ITEMS.f32 COLUMNS K LISTS.u32
+    peers.py encode onnx|torch|torch-bf16 TEXTS.txt MODEL EMBEDDINGS.f32
+    peers.py factorize implicit-cg|irspack-cg|irspack-ialspp ROWS.u32 COLS.u32 WEIGHTS.f32 RANK SWEEPS UNOBSERVED REGULARIZATION
+
+Threads are THREADS (2).
+"""
+import json
+import os
+import sys
+import time
+
+THREADS = int(os.environ.get("THREADS", "2"))
+os.environ["OMP_NUM_THREADS"] = str(THREADS)
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "true"
+
+import numpy as np
+
+
+def retrieve(lib, queries, items, columns, k, lists):
+    queries, items = (np.fromfile(path, np.float32).reshape(-1, int(columns)) for path in (queries, items))
+    k = int(k)
+    if lib == "faiss":
+        import faiss
+
+        faiss.omp_set_num_threads(THREADS)
+        index = faiss.IndexFlatIP(items.shape[1])
+        index.add(items)
+        start = time.perf_counter()
+        _, found = index.search(queries, k)
+    else:
+        from implicit.cpu.topk import topk
+
+        start = time.perf_counter()
+        found, _ = topk(items, queries, k, num_threads=THREADS)
+    seconds = time.perf_counter() - start
+    found.astype(np.uint32).tofile(lists)
+    return {"seconds": seconds}
+
+
+def export(model, path):
+    """The transformer without pooling, as ONNX."""
+    import torch
+    from transformers import AutoModel
+
+    class Model(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = AutoModel.from_pretrained(model, attn_implementation="eager").eval()
+
+        def forward(self, input_ids, attention_mask, token_type_ids):
+            return self.model(
+                input_ids=input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids
+            ).last_hidden_state
+
+    names = ["input_ids", "attention_mask", "token_type_ids"]
+    one = torch.ones(2, 16, dtype=torch.long)
+    axes = {name: {0: "batch", 1: "tokens"} for name in [*names, "states"]}
+    torch.onnx.export(
+        Model(), (one, one, one * 0), path, input_names=names, output_names=["states"],
+        dynamic_axes=axes, dynamo=False, opset_version=17,
+    )
+
+
+def encode(lib, texts, model, embeddings):
+    with open(texts, encoding="utf-8") as lines:
+        texts = lines.read().splitlines()
+    if lib.startswith("torch"):
+        import torch
+        from sentence_transformers import SentenceTransformer
+
+        torch.set_num_threads(THREADS)
+        encoder = SentenceTransformer(model, device="cpu")
+        if lib == "torch-bf16":
+            encoder = encoder.bfloat16()
+        encoder.encode(texts[:64])
+        start = time.perf_counter()
+        found = encoder.encode(texts, batch_size=64, normalize_embeddings=True, show_progress_bar=False)
+        seconds = time.perf_counter() - start
+        np.asarray(found, np.float32).tofile(embeddings)
+        return {"seconds": seconds}
+    import onnxruntime
+    from tokenizers import Tokenizer
+
+    path = os.path.join(os.path.dirname(embeddings), "model.onnx")
+    if not os.path.exists(path):
+        export(model, path)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = THREADS
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    tokenizer = Tokenizer.from_file(os.path.join(model, "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(128)
+    one = np.ones((2, 16), np.int64)
+    session.run(None, {"input_ids": one, "attention_mask": one, "token_type_ids": one * 0})
+    start = time.perf_counter()
+    ids = [text.ids for text in tokenizer.encode_batch(texts)]
+    order = sorted(range(len(texts)), key=lambda at: -len(ids[at]))
+    found = np.empty((len(texts), 384), np.float32)
+    for first in range(0, len(order), 64):
+        rows = order[first : first + 64]
+        length = max(len(ids[at]) for at in rows)
+        batch, mask = np.zeros((2, len(rows), length), np.int64)
+        for row, at in enumerate(rows):
+            batch[row, : len(ids[at])] = ids[at]
+            mask[row, : len(ids[at])] = 1
+        states = session.run(
+            None, {"input_ids": batch, "attention_mask": mask, "token_type_ids": np.zeros_like(batch)}
+        )[0]
+        mean = (states * mask[..., None]).sum(1)
+        found[rows] = mean / np.linalg.norm(mean, axis=1, keepdims=True)
+    seconds = time.perf_counter() - start
+    found.tofile(embeddings)
+    return {"seconds": seconds}
+
+
+def factorize(lib, rows, cols, weights, rank, sweeps, unobserved, regularization):
+    import scipy.sparse as sparse
+
+    rows, cols = np.fromfile(rows, np.uint32), np.fromfile(cols, np.uint32)
+    matrix = sparse.csr_matrix((np.fromfile(weights, np.float32), (rows, cols)))
+    rank, sweeps, unobserved, regularization = int(rank), int(sweeps), float(unobserved), float(regularization)
+    if lib == "implicit-cg":
+        from implicit.cpu.als import AlternatingLeastSquares
+
+        # Confidence c on observed (1 - s)^2 and 1 on every other s^2: the same, over `unobserved`.
+        model = AlternatingLeastSquares(
+            factors=rank, regularization=regularization / unobserved, iterations=sweeps, alpha=1.0, use_cg=True,
+            num_threads=THREADS, random_state=1, calculate_training_loss=False, dtype=np.float32,
+        )
+        scaled = matrix.copy()
+        scaled.data = scaled.data / unobserved + 1.0
+        start = time.perf_counter()
+        model.fit(scaled, show_progress=False)
+        seconds = time.perf_counter() - start
+        users, items = model.user_factors, model.item_factors
+    else:
+        from irspack.recommenders import IALSRecommender
+
+        model = IALSRecommender(
+            matrix, n_components=rank, alpha0=unobserved, reg=regularization, nu=0.0,
+            solver_type="CG" if lib == "irspack-cg" else "IALSPP", train_epochs=sweeps, n_threads=THREADS,
+            loss_type="IALSPP", confidence_scaling="none",
+        )
+        start = time.perf_counter()
+        model.learn()
+        seconds = time.perf_counter() - start
+        users, items = model.get_user_embedding(), model.get_item_embedding()
+    users, items = users.astype(np.float64), items.astype(np.float64)
+    pairs = matrix.tocoo()
+    observed = 0.0
+    for at in range(0, pairs.nnz, 1 << 18):
+        some = slice(at, at + (1 << 18))
+        scores = np.einsum("ij,ij->i", users[pairs.row[some]], items[pairs.col[some]])
+        observed += float((pairs.data[some] * (1 - scores) ** 2).sum())
+    everywhere = float(np.einsum("ij,ij->", users.T @ users, items.T @ items))
+    length = float((users**2).sum() + (items**2).sum())
+    return {"seconds": seconds, "objective": observed + unobserved * everywhere + regularization * length}
+
+
+if __name__ == "__main__":
+    kernel = {"retrieve": retrieve, "encode": encode, "factorize": factorize}[sys.argv[1]]
+    answer = kernel(*sys.argv[2:])
+    # Some libraries draw progress on stdout and leave it there.
+    print("\n" + json.dumps(answer))

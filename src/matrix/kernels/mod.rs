@@ -1,0 +1,34 @@
+//! Kernels in one instruction set's own words, where pulp's safe wrappers do not reach.
+//!
+//! Each has a portable twin with the same results, which is what a machine without the instructions
+//! runs, what [`keep_portable`] forces, and what the tests compare with. Every `unsafe` block is either
+//! the call of a function for instructions that were found on this machine, or a load or store inside a
+//! slice whose length was checked.
+
+mod int8;
+mod layers;
+mod linear;
+mod rows;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+pub use int8::{Dots, Floors, Hits, Panel, QUERIES, ROWS};
+pub use layers::{add_norm, attend};
+pub use linear::{Precision, Then, Weights};
+pub use rows::{CHAINS, Chains};
+
+static PORTABLE: AtomicBool = AtomicBool::new(false);
+
+/// From now on every kernel is the portable one: set once, before any work, where support wants to know
+/// whether a machine's instructions are at fault.
+pub fn keep_portable() {
+    PORTABLE.store(true, Ordering::Relaxed);
+}
+
+/// Whether [`keep_portable`] was called.
+pub fn are_portable() -> bool {
+    PORTABLE.load(Ordering::Relaxed)
+}
+
+#[cfg(test)]
+mod tests;
