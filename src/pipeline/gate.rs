@@ -160,13 +160,18 @@ impl Night<'_> {
         let mut n_users_of_item: HashMap<Id, (u32, bool)> =
             n_users.into_iter().map(|(item, n)| (item, (n, false))).collect();
         let table = self.folder("rank").join("recommendations");
+        let mut spread = gate::Spread::default();
+        for list in Lists::open(&table, &["user_id"], &["score"])? {
+            floats(&list?.rows, "score")?.iter().for_each(|score| spread.add(f64::from(*score)));
+        }
+        let unit = spread.unit();
         for list in Lists::open(&table, &["user_id"], &["item_id", "score"])? {
             let list = list?;
             measured.users += 1;
             measured.rows += list.rows.num_rows() as u64;
             let (items, scores) = (list.ids("item_id")?, floats(&list.rows, "score")?);
             for (row, score) in scores.iter().enumerate() {
-                measured.scores.add(f64::from(*score));
+                measured.spread_scores.add(f64::from(*score) / unit);
                 if let Some((n_users, listed)) = n_users_of_item.get_mut(&items.id(row).into_owned()) {
                     measured.popularity.add(f64::from(*n_users));
                     measured.items_listed += u64::from(!std::mem::replace(listed, true));
