@@ -7,7 +7,7 @@
 //! environment.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use chrono::NaiveDate;
 use clap::{Args, Parser, Subcommand};
 
 use crate::error::Error;
+use crate::lake::Access;
 use crate::{job, pipeline};
 
 mod progress;
@@ -152,9 +153,16 @@ struct JobArgs {
 }
 
 impl JobArgs {
-    fn load(&self) -> Result<job::Job, job::Error> {
-        job::load(&self.job, &self.with, &self.set)
+    fn load(&self) -> Result<job::Job, Error> {
+        load(&self.job, &self.with, &self.set)
     }
+}
+
+/// The job, with its output opened by what the environment says.
+fn load(path: &Path, with: &[PathBuf], sets: &[String]) -> Result<job::Job, Error> {
+    let variables = std::env::vars_os();
+    let text = variables.filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    pipeline::open(job::load(path, with, sets)?, Access::of(text))
 }
 
 #[derive(Args)]
@@ -470,14 +478,14 @@ fn dispatch(command: Command, progress: &mut Progress) -> Result<String, Error> 
         Command::Diff(args) => pipeline::diff(&args.job.load()?, &args.left, &args.right, args.top),
         Command::Rollback(args) => pipeline::runs::rollback(&args.job.load()?, args.run.as_deref()),
         Command::Load(args) => serve::load(&args, progress),
-        Command::Lookup { job, user } => pipeline::serve::lookup(&job::load(&job, &[], &[])?, &user),
+        Command::Lookup { job, user } => pipeline::serve::lookup(&load(&job, &[], &[])?, &user),
         Command::Export(args) => serve::export(&args),
         Command::Forget(args) => serve::forget(&args),
         Command::Show(show) => match show {
-            Show::User(args) => pipeline::show::user(&job::load(&args.job, &[], &[])?, &args.id, args.k),
-            Show::Item(args) => pipeline::show::item(&job::load(&args.job, &[], &[])?, &args.id, args.k),
-            Show::Query(args) => pipeline::show::query(&job::load(&args.job, &[], &[])?, &args.id, args.k),
-            Show::Run { job, run } => pipeline::show::run(&job::load(&job, &[], &[])?, run.as_deref()),
+            Show::User(args) => pipeline::show::user(&load(&args.job, &[], &[])?, &args.id, args.k),
+            Show::Item(args) => pipeline::show::item(&load(&args.job, &[], &[])?, &args.id, args.k),
+            Show::Query(args) => pipeline::show::query(&load(&args.job, &[], &[])?, &args.id, args.k),
+            Show::Run { job, run } => pipeline::show::run(&load(&job, &[], &[])?, run.as_deref()),
         },
         Command::Report(args) => {
             pipeline::report(&args.job.load()?, args.run.as_deref(), args.out.as_deref())

@@ -345,7 +345,14 @@ fn relative(tonight: &Measured, before: &Measured, compared: &Compared, config: 
         findings.push(limit.least(config.min_overlap.0, key("min_overlap", config.min_overlap.0)));
     }
     for (name, what, tonight, before, key_name, most) in [
-        ("scores", "PSI of scores", &tonight.spread_scores, &before.spread_scores, "max_score_psi", config.max_score_psi),
+        (
+            "scores",
+            "PSI of scores",
+            &tonight.spread_scores,
+            &before.spread_scores,
+            "max_score_psi",
+            config.max_score_psi,
+        ),
         (
             "popularity",
             "PSI of listed items' popularity",

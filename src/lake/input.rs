@@ -5,7 +5,6 @@
 //! declared one. Each error names the file, the column, what was expected and what was found.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,13 +12,15 @@ use arrow::array::{Array, ArrayRef, StringArray};
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, Field as ArrowField, Schema, SchemaRef, TimeUnit};
 use datafusion::error::DataFusionError;
-use datafusion::prelude::SessionContext;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use datafusion::prelude::{ParquetReadOptions, SessionContext};
+use futures::StreamExt;
 use serde::Deserialize;
 
+use super::access::Access;
 pub use super::files::SourceFile;
-use super::files::{find, footer, partitions};
+use super::files::{Found, find, footer, partitions, url};
 use super::mapping::target;
+use super::remote;
 
 /// The columns that a room declares it reads of an input.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,6 +92,7 @@ pub struct Field {
 pub struct Input {
     pub(super) config: Config,
     pub(super) sql: Option<String>,
+    access: Access,
     pub(super) partitions: Vec<String>,
     /// The columns of all files together, each of a type that holds every file's.
     pub(super) schema: SchemaRef,
@@ -120,16 +122,9 @@ pub enum Error {
         #[source]
         source: glob::PatternError,
     },
-    /// A scheme this build cannot read.
-    #[error(
-        "{path}: expected a local path; found the URL scheme `{scheme}`, which this version does not read"
-    )]
-    Scheme {
-        /// The path as the job gives it.
-        path: String,
-        /// Its scheme.
-        scheme: String,
-    },
+    /// A store refused.
+    #[error(transparent)]
+    Store(#[from] super::store::Error),
     /// The file system refused.
     #[error("cannot read {}", path.display())]
     Io {
@@ -157,7 +152,7 @@ pub enum Error {
         row: u64,
         /// What the reader reported.
         #[source]
-        source: arrow::error::ArrowError,
+        source: Box<DataFusionError>,
     },
     /// All files together have no row.
     #[error("{path}: expected rows; found {files} file(s) with none")]
@@ -320,7 +315,7 @@ impl Config {
 ///
 /// # Errors
 /// See [`Error`].
-pub fn discover(config: &Config, contract: &Contract) -> Result<Input, Error> {
+pub fn discover(config: &Config, contract: &Contract, access: &Access) -> Result<Input, Error> {
     let fields = &contract.fields;
     for (key, names) in [
         ("columns", config.columns.keys().collect::<Vec<_>>()),
@@ -342,7 +337,7 @@ pub fn discover(config: &Config, contract: &Contract) -> Result<Input, Error> {
     }
     let mut files = Vec::new();
     for path in config.paths() {
-        files.extend(find(path)?);
+        files.extend(find(path, access)?);
     }
     files.sort();
     files.dedup();
@@ -355,7 +350,8 @@ pub fn discover(config: &Config, contract: &Contract) -> Result<Input, Error> {
     let mut input = Input {
         config: config.clone(),
         sql,
-        partitions: partitions(&files),
+        access: access.clone(),
+        partitions: partitions(&files.iter().map(Found::path).collect::<Vec<_>>()),
         schema: Arc::new(Schema::empty()),
         files: Vec::new(),
         id_types: BTreeMap::new(),
@@ -363,8 +359,13 @@ pub fn discover(config: &Config, contract: &Contract) -> Result<Input, Error> {
     };
     let needed: Vec<String> = fields.iter().map(|field| input.column(field)).collect();
     let mut columns: Vec<Column> = Vec::new();
-    for path in files {
-        let (file, schema) = footer(&path)?;
+    let footers = remote::footers(&files, access)?;
+    for (found, read) in files.into_iter().zip(footers) {
+        let path = found.path();
+        let (file, schema) = match read {
+            Some(read) => read,
+            None => footer(&path)?,
+        };
         if input.sql.is_none() {
             input.check_columns(&path, &schema, fields)?;
         }
@@ -403,26 +404,41 @@ impl Input {
     /// # Errors
     /// The first file that cannot be read to its end.
     pub fn verify(&self) -> Result<(), Error> {
-        for file in &self.files {
-            let path = file.path.clone();
-            let opened = File::open(&path).map_err(|source| Error::Io { path: path.clone(), source })?;
-            let rows = ParquetRecordBatchReaderBuilder::try_new(opened)
-                .and_then(ParquetRecordBatchReaderBuilder::build)
-                .map_err(|source| Error::Footer { path: path.clone(), source })?;
-            let mut row = 0;
-            for batch in rows {
-                let batch = batch.map_err(|source| Error::Damaged { path: path.clone(), row, source })?;
-                row += batch.num_rows() as u64;
+        let runtime = remote::runtime()?;
+        let session = SessionContext::new();
+        self.register_stores(&session)?;
+        runtime.block_on(async {
+            for file in &self.files {
+                let damaged = |row, source| {
+                    let (path, source) = (file.path.clone(), Box::new(source));
+                    Error::Damaged { path, row, source }
+                };
+                let options = ParquetReadOptions::default().file_extension("");
+                let mut row = 0;
+                let frame = session.read_parquet(url(&file.path), options).await;
+                let rows = match frame {
+                    Ok(frame) => frame.execute_stream().await,
+                    Err(error) => Err(error),
+                };
+                let mut rows = rows.map_err(|source| damaged(row, source))?;
+                while let Some(batch) = rows.next().await {
+                    row += batch.map_err(|source| damaged(row, source))?.num_rows() as u64;
+                }
             }
-        }
-        Ok(())
+            Ok(())
+        })
+    }
+
+    /// Makes the stores that its files are in known to a session.
+    pub(super) fn register_stores(&self, session: &SessionContext) -> Result<(), Error> {
+        remote::register(session, self.files.iter().filter_map(|file| file.path.to_str()), &self.access)
     }
 
     /// Everything that decides what is read from it: files, mapping, statement.
     pub fn describe(&self) -> String {
         let mut text = format!("{:?}\n{:?}\n", self.config, self.sql);
         for file in &self.files {
-            text += &format!("{} {} {}\n", file.path.display(), file.size, file.modified_ns);
+            text += &format!("{} {} {} {}\n", file.path.display(), file.size, file.modified_ns, file.etag);
         }
         text
     }
@@ -482,9 +498,7 @@ impl Input {
 
     /// Plans the source statement, so that its mistakes are found before any work.
     fn check_statement(&mut self, fields: &[Field]) -> Result<(), Error> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .build()
-            .map_err(|source| Error::Io { path: PathBuf::from("runtime"), source })?;
+        let runtime = remote::runtime()?;
         let path = self.config.sql.clone().unwrap_or_default();
         let session = SessionContext::new();
         let frame = runtime.block_on(super::mapping::source(&session, "input", self))?;

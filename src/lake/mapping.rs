@@ -15,6 +15,7 @@ use super::input::{self, Contract, Error, Input, Kind};
 /// The rows of an input's files, or of its source statement over them.
 pub(super) async fn source(session: &SessionContext, name: &str, input: &Input) -> Result<DataFrame, Error> {
     let failed = |source| Error::Register { name: name.to_owned(), source: Box::new(source) };
+    input.register_stores(session)?;
     // Read as the contract has them, strings need no cast.
     let as_read = |field: &Arc<Field>| match field.data_type() {
         DataType::Utf8 | DataType::LargeUtf8 => field.as_ref().clone().with_data_type(DataType::Utf8View),

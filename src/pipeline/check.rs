@@ -57,21 +57,22 @@ impl Inputs {
 pub(super) fn inputs(job: &Job) -> Result<Inputs, Error> {
     let spec = &job.spec;
     let refused = |input| move |source| Error::Input { input, source };
-    let events =
-        input::discover(&spec.inputs.events, &behavior::event_contract()).map_err(refused("events"))?;
+    let events = input::discover(&spec.inputs.events, &behavior::event_contract(), &job.access)
+        .map_err(refused("events"))?;
     let items = spec.inputs.items.as_ref().map(|config| {
         let contract = catalog::item_contract(config.text.as_deref());
-        input::discover(config, &contract).map_err(refused("items"))
+        input::discover(config, &contract, &job.access).map_err(refused("items"))
     });
     let items = items.transpose()?;
     let users = spec.inputs.users.as_ref();
-    let users =
-        users.map(|config| input::discover(config, &behavior::user_contract()).map_err(refused("users")));
+    let users = users.map(|config| {
+        input::discover(config, &behavior::user_contract(), &job.access).map_err(refused("users"))
+    });
     let users = users.transpose()?;
     let given = |path: &Option<String>, name| {
         let found = path
             .as_deref()
-            .map(|path| input::discover(&input::Config::of(path), &behavior::given_contract()));
+            .map(|path| input::discover(&input::Config::of(path), &behavior::given_contract(), &job.access));
         found.transpose().map_err(refused(name))
     };
     let (test, valid) = (given(&spec.evaluation.test, "test")?, given(&spec.evaluation.valid, "valid")?);

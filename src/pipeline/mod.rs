@@ -17,8 +17,10 @@ use chrono::{NaiveDate, Utc};
 
 use crate::error::Error;
 use crate::job::Job;
+use crate::lake::Access;
+use crate::lake::store::Store;
 use crate::observe;
-use crate::publish::{Current, Manifest, Output, State};
+use crate::publish::{Current, Manifest, Output, Place, State};
 
 mod attributes;
 mod check;
@@ -182,11 +184,11 @@ fn tell_monitoring(job: &Job, outcome: &Result<Outcome, Error>, on_event: &mut d
     }
     let refused = match outcome {
         Err(Error::Refused { run_id, .. }) => {
-            crate::publish::read_manifest(&job.spec.output.join("runs").join(run_id)).ok().flatten()
+            crate::publish::read_manifest(&job.place.root().join("runs").join(run_id)).ok().flatten()
         }
         _ => None,
     };
-    let current = crate::publish::current(&job.spec.output).ok().flatten();
+    let current = crate::publish::current(&job.place).ok().flatten();
     let ended = observe::Ended {
         job: &job.spec.name.0,
         at_s: Utc::now().timestamp(),
@@ -272,8 +274,30 @@ fn at_night<T>(
 ) -> Result<T, Error> {
     let inputs = check::inputs(job)?;
     current_is_ours(job)?;
-    let output = Output::open(&job.spec.output, &job.spec.name.0)?;
+    let output = locked(job)?;
     work(Night::open(job, &inputs, options, &output, on_event)?)
+}
+
+/// Opens a job's output where it is in a store; a folder needs no opening.
+///
+/// # Errors
+/// If the store cannot be used.
+pub fn open(mut job: Job, access: Access) -> Result<Job, Error> {
+    if let Some(url) = job.output_url() {
+        let store = Store::open(url, &access).map_err(Error::Output)?;
+        job.place = Place::store(store, job.place.root()).map_err(|error| match error {
+            crate::publish::Error::Store(source) => Error::Output(source),
+            other => other.into(),
+        })?;
+    }
+    job.access = access;
+    Ok(job)
+}
+
+/// The job's output, while no other process works in it.
+fn locked(job: &Job) -> Result<Output, Error> {
+    let spec = &job.spec;
+    Ok(Output::open(&job.place, &spec.name.0, spec.publish.lease_seconds.0)?)
 }
 
 /// Sets the one thread count that rayon, candle and the SQL engine share; all cores where it is 0.
@@ -306,7 +330,7 @@ fn run_date(job: &Job, options: &Options) -> NaiveDate {
 
 /// One output has one `CURRENT`: two jobs there would take it from each other night after night.
 fn current_is_ours(job: &Job) -> Result<(), Error> {
-    match crate::publish::current(&job.spec.output)? {
+    match crate::publish::current(&job.place)? {
         Some(current) if current.job != job.spec.name.0 => {
             Err(Error::OtherJob { output: job.spec.output.clone(), theirs: current.job })
         }
@@ -317,6 +341,6 @@ fn current_is_ours(job: &Job) -> Result<(), Error> {
 /// The run that readers load.
 fn current(job: &Job) -> Result<Current, Error> {
     current_is_ours(job)?;
-    let found = crate::publish::current(&job.spec.output)?;
+    let found = crate::publish::current(&job.place)?;
     found.ok_or_else(|| Error::NoRun { output: job.spec.output.clone() })
 }

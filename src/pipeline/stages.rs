@@ -91,7 +91,7 @@ impl<'a> Night<'a> {
 
     pub(super) fn outcome(self, elapsed: Duration) -> Outcome {
         Outcome {
-            folder: self.run.folder(),
+            folder: self.job.place.shown(&self.run.folder()),
             manifest: self.manifest,
             state: self.state,
             metrics: self.metrics,
