@@ -161,8 +161,20 @@ impl JobArgs {
 /// The job, with its output opened by what the environment says.
 fn load(path: &Path, with: &[PathBuf], sets: &[String]) -> Result<job::Job, Error> {
     let variables = std::env::vars_os();
-    let text = variables.filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    pipeline::open(job::load(path, with, sets)?, Access::of(text))
+    let text =
+        variables.filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let job = job::load(path, with, sets)?;
+    let mut access = Access::of(text);
+    if let Some(name) = &job.spec.privacy.pseudonym_key {
+        let secret = std::env::var(name).unwrap_or_default();
+        let found = secret.len();
+        access = access.with_pseudonyms(&secret).ok_or_else(|| Error::Usage {
+            problem: format!(
+                "privacy.pseudonym_key: expected at least 16 letters in the environment's {name}; found {found}"
+            ),
+        })?;
+    }
+    pipeline::open(job, access)
 }
 
 #[derive(Args)]

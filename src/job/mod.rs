@@ -95,6 +95,9 @@ pub struct Spec {
     /// Layout of the published tables, and how many runs are kept.
     #[serde(default)]
     pub publish: Publish,
+    /// What is done for those whose behaviour it is.
+    #[serde(default)]
+    pub privacy: Privacy,
     /// How lists are loaded into a cache.
     #[serde(default)]
     pub cache: cache::Config,
@@ -134,6 +137,18 @@ impl Default for Publish {
     fn default() -> Self {
         Self { buckets: Buckets(16), keep_runs: 30, lease_seconds: Seconds(60) }
     }
+}
+
+/// The job's `[privacy]` table.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Privacy {
+    /// The environment variable with the secret that users' ids are hashed with; without it ids stay as they are.
+    pub pseudonym_key: Option<String>,
+    /// The column of the users' table that says whether a user has agreed; without it nobody is asked.
+    pub consent: Option<String>,
+    /// The least users that a published segment, a listed search, and a name in a profile stand for.
+    pub min_users: u32,
 }
 
 /// From 1 to 1,000.

@@ -1,4 +1,4 @@
-//! What object stores are opened with.
+//! What only the environment knows: what object stores are opened with, and the key of pseudonyms.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,7 +17,14 @@ use std::sync::Arc;
 #[derive(Clone, Default)]
 pub struct Access {
     variables: Arc<BTreeMap<String, String>>,
+    /// What users' ids are hashed with, where they are.
+    pseudonyms: Option<[u8; 32]>,
 }
+
+/// What the key of pseudonyms is derived for, so that the same secret elsewhere gives other ones.
+const PSEUDONYMS: &str = "lamplighter 2026-11-25 pseudonyms of users";
+/// A shorter secret can be tried out.
+const LEAST_SECRET: usize = 16;
 
 /// A variable of this kind holds a secret.
 const SECRET: [&str; 6] = ["key", "secret", "token", "password", "sas", "credential"];
@@ -33,7 +40,26 @@ impl Access {
             name == "HOME" || ["AWS_", "GOOGLE_", "AZURE_"].iter().any(|of| name.starts_with(of))
         };
         let variables = environment.into_iter().filter(|(name, value)| concerns(name) && !value.is_empty());
-        Self { variables: Arc::new(variables.collect()) }
+        Self { variables: Arc::new(variables.collect()), pseudonyms: None }
+    }
+
+    /// The same with a secret that users' ids are hashed with; `None` where it is too short to be one.
+    pub fn with_pseudonyms(self, secret: &str) -> Option<Self> {
+        let key = (secret.len() >= LEAST_SECRET).then(|| blake3::derive_key(PSEUDONYMS, secret.as_bytes()));
+        key.map(|key| Self { pseudonyms: Some(key), ..self })
+    }
+
+    /// A user's id as every table has it: its pseudonym (32 hexadecimal digits) where the job has a key, else
+    /// itself.
+    pub fn pseudonym(&self, user_id: &str) -> String {
+        match &self.pseudonyms {
+            Some(key) => blake3::keyed_hash(key, user_id.as_bytes()).to_hex()[..32].to_owned(),
+            None => user_id.to_owned(),
+        }
+    }
+
+    pub(super) fn has_pseudonyms(&self) -> bool {
+        self.pseudonyms.is_some()
     }
 
     /// A store's settings, by the names that the library has for them.
@@ -158,6 +184,16 @@ mod tests {
             "keys of the environment are not mixed with a file's"
         );
         assert_eq!(of(&given, "aws_region").as_deref(), Some("us-east-1"));
+    }
+
+    #[test]
+    fn pseudonyms_are_those_of_the_key_and_of_no_other() {
+        let of = |secret: &str| Access::default().with_pseudonyms(secret).unwrap().pseudonym("u-1");
+        assert_eq!(of("a secret of sixteen letters"), of("a secret of sixteen letters"));
+        assert_ne!(of("a secret of sixteen letters"), of("a secret of sixteen letterz"));
+        assert_eq!(of("a secret of sixteen letters").len(), 32);
+        assert_eq!(Access::default().pseudonym("u-1"), "u-1");
+        assert!(Access::default().with_pseudonyms("short").is_none());
     }
 
     #[test]

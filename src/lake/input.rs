@@ -66,6 +66,8 @@ pub struct Config {
 pub enum Kind {
     /// A string or an integer that names something.
     Id,
+    /// The same of a person: its pseudonym is read where there is a key for them.
+    User,
     /// A string; numbers and booleans are printed.
     Text,
     /// A moment: timestamp of any unit and zone (none: UTC), date, or integer epoch.
@@ -92,7 +94,7 @@ pub struct Field {
 pub struct Input {
     pub(super) config: Config,
     pub(super) sql: Option<String>,
-    access: Access,
+    pub(super) access: Access,
     pub(super) partitions: Vec<String>,
     /// The columns of all files together, each of a type that holds every file's.
     pub(super) schema: SchemaRef,
@@ -255,7 +257,7 @@ impl Field {
 impl Kind {
     fn expected(self) -> &'static str {
         match self {
-            Self::Id => "a string or an integer",
+            Self::Id | Self::User => "a string or an integer",
             Self::Text => "a string",
             Self::Time => "a timestamp, a date or an integer epoch",
             Self::Number => "a number",
@@ -274,7 +276,7 @@ impl Kind {
             return true;
         }
         match self {
-            Self::Id => text || value.is_integer(),
+            Self::Id | Self::User => text || value.is_integer(),
             Self::Text => text || plain_number || *value == DataType::Boolean,
             Self::Time => {
                 value.is_integer()
@@ -436,7 +438,8 @@ impl Input {
 
     /// Everything that decides what is read from it: files, mapping, statement.
     pub fn describe(&self) -> String {
-        let mut text = format!("{:?}\n{:?}\n", self.config, self.sql);
+        // Other pseudonyms are other ids, and tell nothing of the key.
+        let mut text = format!("{:?}\n{:?}\n{}\n", self.config, self.sql, self.access.pseudonym(""));
         for file in &self.files {
             text += &format!("{} {} {} {}\n", file.path.display(), file.size, file.modified_ns, file.etag);
         }
@@ -481,8 +484,10 @@ impl Input {
             let given = self.config.constant.contains_key(&field.name) || self.partitions.contains(&column);
             if found.is_some() || given {
                 self.present.push(field.name.clone());
-                if field.kind == Kind::Id {
-                    self.id_types.insert(field.name.clone(), found.unwrap_or(DataType::Utf8));
+                let hashed = field.kind == Kind::User && self.access.has_pseudonyms();
+                let found = found.filter(|_| !hashed).unwrap_or(DataType::Utf8);
+                if [Kind::Id, Kind::User].contains(&field.kind) {
+                    self.id_types.insert(field.name.clone(), found);
                 }
             }
         }

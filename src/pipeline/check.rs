@@ -99,6 +99,22 @@ pub(super) fn inputs(job: &Job) -> Result<Inputs, Error> {
         let text = spec.inputs.items.as_ref().and_then(|items| items.text.as_deref());
         catalog::check(&lake, items, text, &spec.catalog).map_err(Error::Catalog)?;
     }
+    if let Some(column) = &spec.privacy.consent {
+        let known = match &users {
+            Some(users) => {
+                lake.register_input("user_attributes", users, &behavior::user_contract())?;
+                lake.columns("user_attributes")?
+            }
+            None => Vec::new(),
+        };
+        if !known.contains(column) {
+            let problem = format!(
+                "privacy.consent: expected a column of [inputs.users] ({}); found `{column}`",
+                if known.is_empty() { "the job has none".to_owned() } else { known.join(", ") }
+            );
+            return Err(Error::Usage { problem });
+        }
+    }
     super::attributes::check(&lake, items.as_ref(), users.as_ref(), spec)?;
     spec.behavior.check_statements(&lake).map_err(Error::Behavior)?;
     if let (Some(encoder), true) = (&spec.encoder, items.is_some()) {

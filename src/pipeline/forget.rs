@@ -17,6 +17,7 @@ pub fn forget(job: &Job, users: &BTreeSet<String>, url: Option<&str>) -> Result<
         return Err(Error::Usage { problem: "expected users to forget; found none".to_owned() });
     }
     current_is_ours(job)?;
+    let users = &users.iter().map(|user| job.access.pseudonym(user)).collect();
     let output = super::locked(job)?;
     let forgotten = output.forget(users)?;
     let without = super::report::again(job)?;

@@ -278,7 +278,8 @@ fn at_night<T>(
     work(Night::open(job, &inputs, options, &output, on_event)?)
 }
 
-/// Opens a job's output where it is in a store; a folder needs no opening.
+/// Opens a job's output where it is in a store; a folder needs no opening. `access` has the key of pseudonyms where
+/// the job wants them.
 ///
 /// # Errors
 /// If the store cannot be used.

@@ -86,6 +86,7 @@ pub fn load(
 /// # Errors
 /// If nothing is published, or the user has no list.
 pub fn lookup(job: &Job, user: &str) -> Result<String, Error> {
+    let user = &job.access.pseudonym(user);
     let current = current(job)?;
     let table = job.place.root().join(&current.path).join("recommendations");
     let place = format!("bucket={:02}", bucket(user, job.spec.publish.buckets.0));

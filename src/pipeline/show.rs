@@ -20,6 +20,7 @@ use super::runs::Listed;
 /// # Errors
 /// If nothing is published, or the user has no list.
 pub fn user(job: &Job, id: &str, k: usize) -> Result<String, Error> {
+    let id = &job.access.pseudonym(id);
     let shelf = Shelf::open(job, "")?;
     let profile = shelf.ask(
         "SELECT user_id, segment, n_events, n_items, n_purchases, first_time, last_time,

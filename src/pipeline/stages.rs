@@ -318,6 +318,7 @@ impl<'a> Night<'a> {
             .add("run_end", &run_end_us.to_string())
             .add("cuts", &format!("{cuts:?}"))
             .add("held_out", &json!((spec.evaluation.held_out(), spec.seed, self.windows())).to_string())
+            .add("consent", &json!(spec.privacy.consent).to_string())
             .add("config", &json!(spec.behavior).to_string());
         for (name, text) in spec.behavior.statement_texts() {
             fingerprint = fingerprint.add(&name, &text);
@@ -332,6 +333,7 @@ impl<'a> Night<'a> {
                 events: &inputs.events,
                 items: inputs.items.as_ref(),
                 users: inputs.users.as_ref(),
+                consent: job.spec.privacy.consent.as_deref(),
                 given: inputs.given().collect(),
             };
             let facts = behavior::aggregate(

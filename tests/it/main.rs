@@ -9,6 +9,7 @@ mod killed;
 mod leakage;
 mod mistakes;
 mod night;
+mod privacy;
 mod redis_server;
 mod report;
 mod runs;
