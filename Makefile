@@ -48,6 +48,10 @@ test-airflow: build ## Run the DAG in a real Airflow, in a virtual environment o
 	cargo build --release --locked --example shop
 	scripts/test_airflow.sh $(LAMPLIGHTER) $(CARGO_TARGET_DIR)/release/examples/shop
 
+test-readers: build ## DuckDB, pandas, pyarrow and Polars read every table, in a virtual environment of their own (needs network once)
+	cargo build --release --locked --example shop
+	python3 scripts/test_readers.py $(LAMPLIGHTER) $(CARGO_TARGET_DIR)/release/examples/shop $(CARGO_TARGET_DIR)/readers
+
 check: fmt clippy snapshots doc ## Format, lints, tests, snapshots, documentation: the whole gate
 
 fmt: ## Is everything formatted?

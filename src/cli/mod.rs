@@ -18,6 +18,7 @@ use crate::error::Error;
 use crate::lake::Access;
 use crate::{job, pipeline};
 
+mod profile;
 mod progress;
 mod serve;
 mod shell;
@@ -50,6 +51,9 @@ struct Cli {
     /// Only warnings and errors on stderr.
     #[arg(long, short, global = true)]
     quiet: bool,
+    /// Write what took how long to this file: a trace that Perfetto, speedscope and chrome://tracing show.
+    #[arg(long, global = true, value_name = "FILE")]
+    profile: Option<PathBuf>,
 }
 
 /// How progress is written.
@@ -398,7 +402,7 @@ pub fn main() -> ExitCode {
             return ExitCode::from(code);
         }
     };
-    let mut progress = Progress::new(cli.log_format, cli.quiet);
+    let mut progress = Progress::new(cli.log_format, cli.quiet, cli.profile.as_deref());
     match dispatch(cli.command, &mut progress) {
         Ok(text) => {
             progress.finish();

@@ -414,17 +414,18 @@ impl Spec {
 
     fn resolve(&mut self, folder: &Path) {
         let resolve = |path: &mut PathBuf| *path = folder.join(&*path);
-        if !self.output.to_str().is_some_and(store::is_url) {
-            resolve(&mut self.output);
-        }
-        self.work.iter_mut().for_each(resolve);
-        self.observe.prometheus.iter_mut().for_each(resolve);
-        let inputs = [Some(&mut self.inputs.events), self.inputs.items.as_mut(), self.inputs.users.as_mut()];
         let relative = |path: &mut String| {
             if !path.contains("://") {
                 *path = folder.join(&*path).to_string_lossy().into_owned();
             }
         };
+        if !self.output.to_str().is_some_and(store::is_url) {
+            resolve(&mut self.output);
+        }
+        self.work.iter_mut().for_each(resolve);
+        self.observe.prometheus.iter_mut().for_each(resolve);
+        self.observe.openlineage.iter_mut().for_each(relative);
+        let inputs = [Some(&mut self.inputs.events), self.inputs.items.as_mut(), self.inputs.users.as_mut()];
         let given = [self.evaluation.test.as_mut(), self.evaluation.valid.as_mut()];
         given.into_iter().flatten().for_each(relative);
         for input in inputs.into_iter().flatten() {

@@ -197,6 +197,7 @@ impl Lake {
     /// # Errors
     /// If the statement does not parse, or names what is not there.
     pub fn define(&self, view: &str, sql: &str, params: &[(&str, Param)]) -> Result<(), Error> {
+        let _span = tracing::info_span!(target: "profile", "sql", of = view).entered();
         let failed = |source| Error::Sql { statement: view.to_owned(), source: Box::new(source) };
         let frame = self.runtime.block_on(self.frame(sql, params)).map_err(failed)?;
         self.session.deregister_table(view).map_err(failed)?;
@@ -255,6 +256,7 @@ impl Lake {
     /// # Errors
     /// If the statement fails; `statement` names it in the error.
     pub fn query(&self, statement: &str, sql: &str, params: &[(&str, Param)]) -> Result<RecordBatch, Error> {
+        let _span = tracing::info_span!(target: "profile", "sql", of = statement).entered();
         let failed = |source| Error::Sql { statement: statement.to_owned(), source: Box::new(source) };
         self.runtime.block_on(async {
             let frame = self.frame(sql, params).await.map_err(failed)?;
@@ -273,6 +275,7 @@ impl Lake {
         params: &[(&str, Param)],
         path: &Path,
     ) -> Result<u64, Error> {
+        let _span = tracing::info_span!(target: "profile", "sql", of = statement).entered();
         let failed = |source| Error::Sql { statement: statement.to_owned(), source: Box::new(source) };
         self.runtime.block_on(async {
             let frame = self.frame(sql, params).await.map_err(failed)?;

@@ -274,7 +274,7 @@ fn rows_of(list: &RecordBatch) -> Result<Vec<Row>, Error> {
 }
 
 /// An error with its causes, on one line.
-fn chain(error: &Error) -> String {
+pub(super) fn chain(error: &Error) -> String {
     let mut text = error.to_string();
     let mut cause = std::error::Error::source(error);
     while let Some(inner) = cause {

@@ -117,6 +117,7 @@ impl<'a> Night<'a> {
         work: impl FnOnce(&mut Self, &Path) -> Result<Report, Error>,
     ) -> Result<(), Error> {
         let (began, usage) = (Instant::now(), Usage::begin());
+        let _span = tracing::info_span!(target: "profile", "stage", of = name).entered();
         let (folder, facts, reused_from) = match self.run.stage(name, &fingerprint)? {
             Stage::Done(done) => {
                 (self.on_event)(Event::Reused { stage: name, from: done.made_by() });
