@@ -20,7 +20,7 @@ SNAPSHOTS_IN_USE := $(CARGO_TARGET_DIR)/snapshots-in-use
 # Cargo tells a file's age by its time alone: another clone that builds here may leave newer results.
 BUILT_FROM := $(CARGO_TARGET_DIR)/built-from
 
-.PHONY: help source build data run test test-airflow check fmt clippy snapshots doc audit shop bench-quality bench-load faults clean-data
+.PHONY: help source build data run test test-airflow test-readers check fmt clippy snapshots doc audit shop bench-quality bench-load faults clean-data
 .DEFAULT_GOAL := help
 
 help: ## List the targets
