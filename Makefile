@@ -84,7 +84,7 @@ bench-quality: build ## Quality on public data sets (DATA=folder; BUDGET=30m tun
 bench-load: build ## Users a second into a Redis, beside a redis-py pipeline (JOB=jobs/nightly.toml)
 	python3 scripts/bench_load.py $(LAMPLIGHTER) $(JOB)
 
-faults: build ## Let 200 system calls of a night fail, or kill it there (needs strace, and the Python package pyarrow)
+faults: build ## 200 faults of a night: system calls, short writes, kills, a store's errors (needs strace, and the Python packages pyarrow and moto[server])
 	cargo build --release --locked --example shop
 	python3 scripts/faults.py $(LAMPLIGHTER) $(CARGO_TARGET_DIR)/release/examples/shop
 
