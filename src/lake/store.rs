@@ -5,8 +5,8 @@
 //! lock of a run change hands. Every call is synchronous. Where a store is, and with what it is opened, comes in
 //! as an [`Access`]; nothing of that is ever part of a message.
 //!
-//! Cost: a listing is one request a thousand objects; files go [`AT_ONCE`] at a time; a file above
-//! [`PART_BYTES`] is written in parts of that size, with two of them in memory.
+//! Cost: a listing is one request a thousand objects; files go eight at a time; a file of 8 MiB or more is written in
+//! parts of that size, with a few of them in memory.
 
 use std::fmt;
 use std::fs::File;

@@ -335,6 +335,24 @@ fn what_cannot_be_used_is_refused_before_any_work_without_telling_secrets() {
 }
 
 #[test]
+fn the_other_clouds_stores_open_by_their_own_variables_and_name_objects_alike() {
+    let access = |variables: &[(&str, &str)]| {
+        Access::of(variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())))
+    };
+    let azure = [("AZURE_STORAGE_ACCOUNT_NAME", "shop"), ("AZURE_STORAGE_ACCOUNT_KEY", "c2VjcmV0")];
+    let store = Store::open("az://lists/nightly/", &access(&azure)).expect("a container");
+    assert_eq!(store.location("CURRENT"), "az://lists/nightly/CURRENT");
+    let store = Store::open("gs://lists", &access(&[("GOOGLE_SKIP_SIGNATURE", "true")])).expect("a bucket");
+    assert_eq!(store.location("runs/a b"), "gs://lists/runs/a b");
+    // What is missing is said before any request.
+    let error = Store::open("az://lists/nightly", &access(&[])).expect_err("no account").to_string();
+    assert!(
+        error.starts_with("az://lists/nightly: expected a URL as") && error.contains("Account"),
+        "{error}"
+    );
+}
+
+#[test]
 fn large_files_go_up_in_parts_and_come_back_as_they_were() {
     let s3 = S3::start();
     let parts = Arc::new(AtomicU32::new(0));
