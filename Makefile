@@ -22,7 +22,7 @@ SNAPSHOTS_IN_USE := $(CARGO_TARGET_DIR)/snapshots-in-use
 # Cargo tells a file's age by its time alone: another clone that builds here may leave newer results.
 BUILT_FROM := $(CARGO_TARGET_DIR)/built-from
 
-.PHONY: help source build data run test test-airflow check fmt clippy snapshots doc audit shop bench bench-peers bench-quality bench-load faults clean-data
+.PHONY: help source build data run test test-airflow test-readers check fmt clippy snapshots doc audit shop bench bench-peers bench-quality bench-load faults clean-data
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -49,6 +49,10 @@ test: data source ## Run all tests and doctests
 test-airflow: build ## Run the DAG in a real Airflow, in a virtual environment of its own (needs network once)
 	cargo build --release --locked --example shop
 	scripts/test_airflow.sh $(LAMPLIGHTER) $(CARGO_TARGET_DIR)/release/examples/shop
+
+test-readers: build ## DuckDB, pandas, pyarrow and Polars read every table, in a virtual environment of their own (needs network once)
+	cargo build --release --locked --example shop
+	python3 scripts/test_readers.py $(LAMPLIGHTER) $(CARGO_TARGET_DIR)/release/examples/shop $(CARGO_TARGET_DIR)/readers
 
 check: fmt clippy snapshots doc ## Format, lints, tests, snapshots, documentation: the whole gate
 
@@ -89,7 +93,7 @@ bench-quality: build ## Quality on public data sets (DATA=folder; BUDGET=30m tun
 bench-load: build ## Users a second into a Redis, beside a redis-py pipeline (JOB=jobs/nightly.toml)
 	python3 scripts/bench_load.py $(LAMPLIGHTER) $(JOB)
 
-faults: build ## Let 200 system calls of a night fail, or kill it there (needs strace, and the Python package pyarrow)
+faults: build ## 200 faults of a night: system calls, short writes, kills, a store's errors (needs strace, and the Python packages pyarrow and moto[server])
 	cargo build --release --locked --example shop
 	python3 scripts/faults.py $(LAMPLIGHTER) $(CARGO_TARGET_DIR)/release/examples/shop
 

@@ -99,7 +99,9 @@ fn factorize(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("factorize, 20,000 x 10,000, two sweeps");
     group.throughput(Throughput::Elements(interactions.n_entries() as u64));
     group.bench_function("rank 128", |bencher| {
-        let run = |interactions| factor::factorize(&interactions, &config, 1, &mut |_| {}).expect("factors");
+        let run = |interactions| {
+            factor::factorize(&interactions, &config, factor::Start::Drawn, 1, &mut |_| {}).expect("factors")
+        };
         bencher.iter_batched(|| interactions.clone(), run, BatchSize::LargeInput);
     });
     group.finish();

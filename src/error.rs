@@ -21,6 +21,9 @@ pub enum Error {
         /// Why.
         source: lake::input::Error,
     },
+    /// The output's store cannot be used.
+    #[error("output: {0}")]
+    Output(#[source] lake::store::Error),
     /// Ids of two inputs cannot be compared.
     #[error("{input}: column `{column}`: expected {events} as in the events; found {found}")]
     IdTypes {
@@ -163,14 +166,28 @@ pub enum Error {
     },
 }
 
+/// What to look at where a store refuses.
+const OF_STORES: &str = "credentials, region and endpoint come from the environment: AWS_…, GOOGLE_… and AZURE_… variables, or the tools' own files; an http:// endpoint needs AWS_ALLOW_HTTP=true";
+
 impl Error {
     /// 2 where nothing was done and a retry without a change cannot help, 3 where the gate refused the night,
     /// 4 where another run of the job is working; else 1, and a retry goes on where this one stopped.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Refused { .. } => 3,
-            Self::Publish(publish::Error::Locked { .. }) => 4,
+            Self::Publish(
+                publish::Error::Locked { .. }
+                | publish::Error::LockLost { .. }
+                | publish::Error::Store(lake::store::Error::Lost { .. }),
+            ) => 4,
+            // A store that is away for a moment may be back for the next try.
+            Self::Input {
+                source: lake::input::Error::Store(lake::store::Error::Refused { passing: true, .. }),
+                ..
+            }
+            | Self::Output(lake::store::Error::Refused { passing: true, .. }) => 1,
             Self::Job(_)
+            | Self::Output(_)
             | Self::Input { .. }
             | Self::IdTypes { .. }
             | Self::Model(_)
@@ -226,6 +243,7 @@ impl Error {
                 Input::WrongType { field, .. } => format!(
                     "cast it in a source statement: [inputs.{input}] sql = \"my.sql\", a SELECT … AS {field} … FROM source"
                 ),
+                Input::Store(lake::store::Error::Refused { .. }) => OF_STORES.to_owned(),
                 Input::Footer { .. } | Input::Damaged { .. } => {
                     "the file may be damaged, still being written, or no Parquet; write or copy it again".to_owned()
                 }
@@ -249,6 +267,11 @@ impl Error {
             Self::Publish(publish::Error::Locked { .. }) => {
                 "it goes when that run ends, however it ends; nothing needs to be removed by hand".to_owned()
             }
+            Self::Publish(publish::Error::LockLost { .. } | publish::Error::Store(lake::store::Error::Lost { .. })) => {
+                "CURRENT is as the other process left it; run it again once that one has ended: finished stages are taken over".to_owned()
+            }
+            Self::Output(lake::store::Error::Refused { .. })
+            | Self::Publish(publish::Error::Store(lake::store::Error::Refused { .. })) => OF_STORES.to_owned(),
             _ if self.is_full_disk() => {
                 "make room (publish.keep_runs says how many runs are kept) and run it again: finished stages are taken over".to_owned()
             }

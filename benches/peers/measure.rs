@@ -68,7 +68,7 @@ fn main() -> Result<(), Failed> {
                 regularization_exponent: 0.0,
             };
             let started = Instant::now();
-            let found = factor::factorize(&interactions, &config, 1, &mut |_| {})?;
+            let found = factor::factorize(&interactions, &config, factor::Start::Drawn, 1, &mut |_| {})?;
             let seconds = started.elapsed().as_secs_f64();
             write(users, found.users.values())?;
             write(items, found.items.values())?;

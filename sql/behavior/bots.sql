@@ -2,7 +2,7 @@
 SELECT user_id
 FROM (
     SELECT user_id, CAST(event_time AS BIGINT) / 86400000000 AS day, count(*) AS n_events
-    FROM events
+    FROM without_consent RIGHT ANTI JOIN events ON without_consent.user_id = events.user_id
     WHERE user_id IS NOT NULL AND event_time <= $run_end
     GROUP BY user_id, CAST(event_time AS BIGINT) / 86400000000
 )

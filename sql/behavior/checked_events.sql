@@ -9,6 +9,7 @@ SELECT
          THEN nullif(btrim(regexp_replace(lower(events.query), '\s+', ' ', 'g')), '')
     END AS normalised_query,
     CASE
+        WHEN without_consent.user_id IS NOT NULL                             THEN NULL
         WHEN events.user_id IS NULL                                          THEN 'null_user'
         WHEN bots.user_id IS NOT NULL                                        THEN 'bot'
         WHEN events.event_time IS NULL                                       THEN 'null_time'
@@ -22,12 +23,15 @@ SELECT
                                                                              THEN 'null_query'
     END AS reason,
     CASE
+        WHEN without_consent.user_id IS NOT NULL                             THEN 'no_consent'
         WHEN events.event_time > $run_end                                    THEN 'later'
         WHEN events.event_time < $history_start                              THEN 'before_history'
         WHEN event_types.weight = 0                                          THEN 'unweighted_type'
     END AS exclusion
-FROM bots RIGHT JOIN (
-    item_ids RIGHT JOIN (
-        event_types RIGHT JOIN events ON event_types.name = events.event_type
-    ) ON item_ids.item_id = events.item_id
-) ON bots.user_id = events.user_id
+FROM without_consent RIGHT JOIN (
+    bots RIGHT JOIN (
+        item_ids RIGHT JOIN (
+            event_types RIGHT JOIN events ON event_types.name = events.event_type
+        ) ON item_ids.item_id = events.item_id
+    ) ON bots.user_id = events.user_id
+) ON without_consent.user_id = events.user_id

@@ -42,6 +42,8 @@ pub struct Sources<'a> {
     pub items: Option<&'a Input>,
     /// The users' attributes, which bring in users without an event.
     pub users: Option<&'a Input>,
+    /// The column of the users' attributes that says whether a user has agreed; without it nobody is asked.
+    pub consent: Option<&'a str>,
     /// Tables of what users turned to, by name, that models are taught by or tested with.
     pub given: Vec<(&'static str, &'a Input)>,
 }
@@ -165,7 +167,7 @@ pub enum Error {
 /// The columns read from the events.
 pub fn event_contract() -> Contract {
     let fields = vec![
-        Field::required("user_id", Kind::Id),
+        Field::required("user_id", Kind::User),
         Field::required("item_id", Kind::Id),
         Field::required("event_type", Kind::Text),
         Field::required("event_time", Kind::Time),
@@ -179,12 +181,12 @@ pub fn event_contract() -> Contract {
 
 /// The columns read from the users' attributes: all there are.
 pub fn user_contract() -> Contract {
-    Contract { fields: vec![Field::required("user_id", Kind::Id)], open: true }
+    Contract { fields: vec![Field::required("user_id", Kind::User)], open: true }
 }
 
 /// The columns read from a given table of what users turned to.
 pub fn given_contract() -> Contract {
-    let fields = vec![Field::required("user_id", Kind::Id), Field::required("item_id", Kind::Id)];
+    let fields = vec![Field::required("user_id", Kind::User), Field::required("item_id", Kind::Id)];
     Contract { fields, open: false }
 }
 
@@ -218,9 +220,10 @@ pub fn aggregate(
     }
 
     match sources.users {
-        Some(users) => lake.register_input("user_attributes", users, &user_contract())?,
-        None => lake.define("user_attributes", "SELECT user_id FROM events WHERE FALSE", &[])?,
+        Some(users) => lake.register_input("all_user_attributes", users, &user_contract())?,
+        None => lake.define("all_user_attributes", "SELECT user_id FROM events WHERE FALSE", &[])?,
     }
+    run.ask_for_consent(sources.consent)?;
 
     let run_end = ("run_end", Param::Time(run_end_us));
     let clock = run.query("clock", std::slice::from_ref(&run_end))?;
@@ -256,7 +259,8 @@ pub fn aggregate(
     facts.n_repeated_users = integer(&rows, "n_repeated") as u64;
     facts.n_queries = run.table("query_ids", &[])?;
     for (name, given) in &sources.given {
-        lake.register_input("given_rows", given, &given_contract())?;
+        lake.register_input("all_given_rows", given, &given_contract())?;
+        lake.define("given_rows", &of_consenting("all_given_rows", sources.consent), &[])?;
         let of = |n: u64| Param::Int(n as i64);
         run.given(name, &[("n_users", of(facts.n_users)), ("n_items", of(facts.n_items))])?;
     }
@@ -343,6 +347,15 @@ pub fn attributes(lake: &Lake, users: &Input, columns: &[&str], path: &Path) -> 
     Ok(())
 }
 
+/// The rows of a table that are of users who have agreed; all of them where nobody is asked.
+fn of_consenting(table: &str, consent: Option<&str>) -> String {
+    let all = format!("SELECT {table}.* FROM {table}");
+    match consent {
+        Some(_) => format!("{all} LEFT SEMI JOIN consenting ON {table}.user_id = consenting.user_id"),
+        None => all,
+    }
+}
+
 /// The end of a window that leaves the last days out.
 fn cut(last_us: i64, days: f64) -> i64 {
     if days.fract() == 0.0 {
@@ -421,6 +434,25 @@ impl Run<'_> {
             expected: format!("a `segment` that is neither null nor `{EVERYBODY}`"),
             found: format!("{found} users with one"),
         })
+    }
+
+    /// Who has not agreed, and the attributes of those who have: of everybody where the job does not ask.
+    fn ask_for_consent(&mut self, column: Option<&str>) -> Result<(), Error> {
+        let agreed = match column {
+            // Of a user's rows each must say so, in whatever a table has for yes.
+            Some(column) => format!(
+                "SELECT user_id FROM all_user_attributes WHERE user_id IS NOT NULL GROUP BY user_id
+                 HAVING bool_and(coalesce(TRY_CAST({} AS BOOLEAN), FALSE))",
+                lake::quoted(column)
+            ),
+            None => "SELECT DISTINCT user_id FROM events WHERE user_id IS NOT NULL".to_owned(),
+        };
+        self.lake.define("consenting", &agreed, &[])?;
+        self.lake.define("user_attributes", &of_consenting("all_user_attributes", column), &[])?;
+        match column {
+            Some(_) => self.view("without_consent", &[]),
+            None => Ok(self.lake.define("without_consent", "SELECT user_id FROM events WHERE FALSE", &[])?),
+        }
     }
 
     fn count(&mut self, facts: &mut Facts) -> Result<(), Error> {

@@ -13,7 +13,7 @@ macro_rules! shipped {
     };
 }
 
-const SHIPPED: [(&str, &str); 22] = shipped![
+const SHIPPED: [(&str, &str); 23] = shipped![
     "accounting",
     "baskets",
     "bots",
@@ -36,6 +36,7 @@ const SHIPPED: [(&str, &str); 22] = shipped![
     "user_rows",
     "users",
     "weighted_events",
+    "without_consent",
 ];
 
 /// Statement texts by name.

@@ -7,7 +7,7 @@
 //! environment.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -15,8 +15,10 @@ use chrono::NaiveDate;
 use clap::{Args, Parser, Subcommand};
 
 use crate::error::Error;
+use crate::lake::Access;
 use crate::{job, pipeline};
 
+mod profile;
 mod progress;
 mod serve;
 mod shell;
@@ -49,6 +51,9 @@ struct Cli {
     /// Only warnings and errors on stderr.
     #[arg(long, short, global = true)]
     quiet: bool,
+    /// Write what took how long to this file: a trace that Perfetto, speedscope and chrome://tracing show.
+    #[arg(long, global = true, value_name = "FILE")]
+    profile: Option<PathBuf>,
 }
 
 /// How progress is written.
@@ -152,9 +157,28 @@ struct JobArgs {
 }
 
 impl JobArgs {
-    fn load(&self) -> Result<job::Job, job::Error> {
-        job::load(&self.job, &self.with, &self.set)
+    fn load(&self) -> Result<job::Job, Error> {
+        load(&self.job, &self.with, &self.set)
     }
+}
+
+/// The job, with its output opened by what the environment says.
+fn load(path: &Path, with: &[PathBuf], sets: &[String]) -> Result<job::Job, Error> {
+    let variables = std::env::vars_os();
+    let text =
+        variables.filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let job = job::load(path, with, sets)?;
+    let mut access = Access::of(text);
+    if let Some(name) = &job.spec.privacy.pseudonym_key {
+        let secret = std::env::var(name).unwrap_or_default();
+        let found = secret.len();
+        access = access.with_pseudonyms(&secret).ok_or_else(|| Error::Usage {
+            problem: format!(
+                "privacy.pseudonym_key: expected at least 16 letters in the environment's {name}; found {found}"
+            ),
+        })?;
+    }
+    pipeline::open(job, access)
 }
 
 #[derive(Args)]
@@ -391,7 +415,7 @@ pub fn main() -> ExitCode {
         eprintln!("error: {KERNELS}: expected fast or portable; found {found}");
         return ExitCode::from(2);
     }
-    let mut progress = Progress::new(cli.log_format, cli.quiet);
+    let mut progress = Progress::new(cli.log_format, cli.quiet, cli.profile.as_deref());
     match dispatch(cli.command, &mut progress) {
         Ok(text) => {
             progress.finish();
@@ -497,14 +521,14 @@ fn dispatch(command: Command, progress: &mut Progress) -> Result<String, Error> 
         Command::Diff(args) => pipeline::diff(&args.job.load()?, &args.left, &args.right, args.top),
         Command::Rollback(args) => pipeline::runs::rollback(&args.job.load()?, args.run.as_deref()),
         Command::Load(args) => serve::load(&args, progress),
-        Command::Lookup { job, user } => pipeline::serve::lookup(&job::load(&job, &[], &[])?, &user),
+        Command::Lookup { job, user } => pipeline::serve::lookup(&load(&job, &[], &[])?, &user),
         Command::Export(args) => serve::export(&args),
         Command::Forget(args) => serve::forget(&args),
         Command::Show(show) => match show {
-            Show::User(args) => pipeline::show::user(&job::load(&args.job, &[], &[])?, &args.id, args.k),
-            Show::Item(args) => pipeline::show::item(&job::load(&args.job, &[], &[])?, &args.id, args.k),
-            Show::Query(args) => pipeline::show::query(&job::load(&args.job, &[], &[])?, &args.id, args.k),
-            Show::Run { job, run } => pipeline::show::run(&job::load(&job, &[], &[])?, run.as_deref()),
+            Show::User(args) => pipeline::show::user(&load(&args.job, &[], &[])?, &args.id, args.k),
+            Show::Item(args) => pipeline::show::item(&load(&args.job, &[], &[])?, &args.id, args.k),
+            Show::Query(args) => pipeline::show::query(&load(&args.job, &[], &[])?, &args.id, args.k),
+            Show::Run { job, run } => pipeline::show::run(&load(&job, &[], &[])?, run.as_deref()),
         },
         Command::Report(args) => {
             pipeline::report(&args.job.load()?, args.run.as_deref(), args.out.as_deref())

@@ -1,11 +1,17 @@
 //! Progress on stderr: bars on a terminal, log lines elsewhere.
 
 use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
+use tracing_subscriber::filter::{EnvFilter, filter_fn};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Layer, registry};
 
 use super::LogFormat;
+use super::profile::{Profile, TARGET};
 use crate::pipeline::Event;
 
 /// Draws or logs what the pipeline reports.
@@ -15,27 +21,33 @@ pub(super) struct Progress {
     logged: Instant,
     /// Says in every log line which run it is of.
     run: Option<tracing::span::EnteredSpan>,
+    /// Where a trace goes, and what is in it so far.
+    profile: Option<(PathBuf, Profile)>,
 }
 
 /// Log lines about the progress inside a stage come no faster than this.
 const LOG_EVERY: Duration = Duration::from_secs(5);
 
 impl Progress {
-    pub(super) fn new(format: LogFormat, quiet: bool) -> Self {
+    pub(super) fn new(format: LogFormat, quiet: bool, profile: Option<&Path>) -> Self {
         let terminal = std::io::stderr().is_terminal();
         let level = if quiet { "warn" } else { "info" };
-        let logs = tracing_subscriber::fmt()
+        let logs = tracing_subscriber::fmt::layer()
             .with_writer(std::io::stderr)
-            .with_env_filter(tracing_subscriber::EnvFilter::new(format!("off,lamplighter={level}")))
             .with_target(false)
             .with_ansi(terminal && std::env::var_os("NO_COLOR").is_none());
-        // A subscriber is there already only when a test calls twice in one process.
-        let _ = match format {
-            LogFormat::Json => logs.json().try_init(),
-            LogFormat::Auto | LogFormat::Text => logs.try_init(),
+        let logs = match format {
+            LogFormat::Json => logs.json().boxed(),
+            LogFormat::Auto | LogFormat::Text => logs.boxed(),
         };
+        let logs = logs.with_filter(EnvFilter::new(format!("off,lamplighter={level}")));
+        let profile = profile.map(|path| (path.to_owned(), Profile::new()));
+        let trace = profile.as_ref().map(|(_, profile)| profile.clone());
+        let trace = trace.map(|trace| trace.with_filter(filter_fn(|of| of.target() == TARGET)));
+        // A subscriber is there already only when a test calls twice in one process.
+        let _ = registry().with(logs).with(trace).try_init();
         let bars = terminal && !quiet && format == LogFormat::Auto;
-        Self { bars, bar: None, logged: Instant::now(), run: None }
+        Self { bars, bar: None, logged: Instant::now(), run: None, profile }
     }
 
     pub(super) fn on(&mut self, event: Event) {
@@ -87,6 +99,11 @@ impl Progress {
 
     pub(super) fn finish(&mut self) {
         self.clear();
+        if let Some((path, profile)) = self.profile.take()
+            && let Err(error) = profile.write(&path)
+        {
+            tracing::warn!("no profile in {}: {error}", path.display());
+        }
     }
 
     fn advance(&mut self, stage: &str, done: u64, of: u64, unit: &str) {

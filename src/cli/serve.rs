@@ -8,6 +8,7 @@ use clap::Args;
 use super::JobArgs;
 use super::progress::Progress;
 use crate::error::Error;
+use crate::lake::disk;
 use crate::pipeline;
 
 #[derive(Args)]
@@ -98,7 +99,7 @@ pub(super) fn export(args: &ExportArgs) -> Result<String, Error> {
         };
     };
     let partial = path.with_added_extension("partial");
-    let mut file = std::io::BufWriter::new(std::fs::File::create(&partial).map_err(failed)?);
+    let mut file = std::io::BufWriter::new(disk::create(&partial).map_err(failed)?);
     let n_lists = pipeline::serve::export(&job, &args.table, run, &mut file)?;
     file.get_ref().sync_all().map_err(failed)?;
     std::fs::rename(&partial, path).map_err(failed)?;

@@ -8,6 +8,7 @@ use clap::Args;
 use super::{JobArgs, report};
 use crate::error::Error;
 use crate::job::Job;
+use crate::lake::disk;
 use crate::pipeline::{self, Format};
 
 #[derive(Args)]
@@ -66,10 +67,12 @@ impl SqlArgs {
     }
 }
 
-/// Answers one statement after the other. At a terminal a wrong one is said and the next is asked for.
+/// Answers one statement after the other. At a terminal a wrong one is said and the next is asked for, and what was
+/// asked can be asked again, in this session or a later one: `\\s` shows it by number, `\\g NUMBER` asks it.
 fn shell(job: &Job, format: Format) -> Result<String, Error> {
     let stdin = std::io::stdin().lock();
     let is_terminal = stdin.is_terminal();
+    let mut history = if is_terminal { History::open() } else { History::default() };
     let prompt = |text: &str| {
         if is_terminal {
             eprint!("{text}");
@@ -79,18 +82,33 @@ fn shell(job: &Job, format: Format) -> Result<String, Error> {
     prompt("sql> ");
     for line in stdin.lines() {
         let line = line.map_err(|source| Error::Export { source })?;
-        if statement.is_empty() && line.trim() == "\\q" {
+        let is_command = statement.is_empty() && line.trim_start().starts_with('\\');
+        let command = if is_command { line.trim() } else { "" };
+        if command == "\\q" {
             break;
         }
-        let is_command = statement.is_empty() && line.trim_start().starts_with('\\');
         statement.push_str(&line);
         statement.push('\n');
         if !is_command && !line.trim_end().ends_with(';') && !statement.trim().is_empty() {
             prompt("...> ");
             continue;
         }
-        let asked = std::mem::take(&mut statement);
+        let mut asked = std::mem::take(&mut statement);
+        if command == "\\s" {
+            eprint!("{}", history.shown());
+            asked.clear();
+        } else if let Some(again) = command.strip_prefix("\\g") {
+            match history.of_number(again.trim()) {
+                Ok(statement) => asked = statement.to_owned(),
+                Err(error) => {
+                    report(&error);
+                    asked.clear();
+                }
+            }
+            eprintln!("{asked}");
+        }
         if !asked.trim().is_empty() {
+            history.remember(&asked);
             answer(job, &asked, format, is_terminal)?;
         }
         prompt("sql> ");
@@ -99,6 +117,56 @@ fn shell(job: &Job, format: Format) -> Result<String, Error> {
         answer(job, &statement, format, is_terminal)?;
     }
     Ok(String::new())
+}
+
+/// What was asked at a terminal, the oldest first.
+#[derive(Default)]
+struct History {
+    statements: Vec<String>,
+    /// Where it stays from one session to the next.
+    path: Option<PathBuf>,
+}
+
+/// Statements that are shown.
+const SHOWN: usize = 20;
+
+impl History {
+    fn open() -> Self {
+        let folder = |name: &str| std::env::var_os(name).map(PathBuf::from);
+        let state = folder("XDG_STATE_HOME").or_else(|| Some(folder("HOME")?.join(".local/state")));
+        let path = state.map(|state| state.join("lamplighter/sql_history"));
+        let text = path.as_ref().and_then(|path| std::fs::read_to_string(path).ok()).unwrap_or_default();
+        Self { statements: text.lines().map(str::to_owned).collect(), path }
+    }
+
+    /// Keeps a statement, on one line; one that cannot be kept is answered all the same.
+    fn remember(&mut self, statement: &str) {
+        let line = statement.split_whitespace().collect::<Vec<_>>().join(" ");
+        if self.statements.last() == Some(&line) {
+            return;
+        }
+        if let Some(path) = &self.path {
+            let _ = disk::append(path, &format!("{line}\n"));
+        }
+        self.statements.push(line);
+    }
+
+    /// The last statements, each with its number.
+    fn shown(&self) -> String {
+        let numbered = self.statements.iter().enumerate().rev().take(SHOWN);
+        let lines: Vec<String> =
+            numbered.map(|(at, statement)| format!("{:>5}  {statement}\n", at + 1)).collect();
+        lines.into_iter().rev().collect()
+    }
+
+    /// The statement of a number; the last one where there is none.
+    fn of_number(&self, number: &str) -> Result<&str, Error> {
+        let at = if number.is_empty() { Some(self.statements.len()) } else { number.parse().ok() };
+        let found = at.and_then(|at: usize| self.statements.get(at.checked_sub(1)?));
+        found.map(String::as_str).ok_or_else(|| Error::Usage {
+            problem: format!("\\g: expected a number from 1 to {}; found `{number}`", self.statements.len()),
+        })
+    }
 }
 
 fn answer(job: &Job, statement: &str, format: Format, is_terminal: bool) -> Result<(), Error> {

@@ -17,6 +17,27 @@ const LEAST: f64 = 1.0 / 1_048_576.0;
 /// The bins that distributions are compared in hold at least this share of the earlier one.
 const SHARE_OF_A_BIN: f64 = 0.1;
 
+/// How large values are: their root mean square, known once all of them were added.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Spread {
+    sum_of_squares: f64,
+    n_values: u64,
+}
+
+impl Spread {
+    /// Takes a value in.
+    pub fn add(&mut self, value: f64) {
+        self.sum_of_squares += value * value;
+        self.n_values += 1;
+    }
+
+    /// What values are divided by; 1 where all of them are 0.
+    pub fn unit(self) -> f64 {
+        let mean = self.sum_of_squares / self.n_values.max(1) as f64;
+        if mean > 0.0 { mean.sqrt() } else { 1.0 }
+    }
+}
+
 impl Histogram {
     /// Counts a value.
     pub fn add(&mut self, value: f64) {

@@ -16,7 +16,7 @@
 //! | `coverage` | different items in users' lists | `max_coverage_drop` |
 //! | `length` | rows a list, mean | `min_list_length`, `max_length_drop` |
 //! | `overlap` | share of a list's first `overlap_k` items that yesterday's had too, mean over the users of both | `min_overlap` |
-//! | `scores` | distribution of scores, PSI | `max_score_psi` |
+//! | `scores` | distribution of scores over their run's [`Spread`], PSI | `max_score_psi` |
 //! | `popularity` | distribution of the listed items' users, PSI | `max_popularity_psi` |
 //! | `metric` | the fused lists' NDCG, where its interval and yesterday's do not meet | `max_metric_drop` |
 //! | `baseline` | the fused lists' NDCG with that of popularity alone, where their intervals do not meet | `beat_popularity` |
@@ -33,7 +33,7 @@ use serde::{Deserialize, Serialize};
 
 mod histogram;
 
-pub use histogram::Histogram;
+pub use histogram::{Histogram, Spread};
 
 /// The job's `[gate]` table.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
@@ -193,8 +193,9 @@ pub struct Measured {
     pub items_listed: u64,
     /// Items that may be listed.
     pub items: u64,
-    /// Scores of users' lists.
-    pub scores: Histogram,
+    /// Scores of users' lists in units of their spread, so that a model whose every score is twice as large
+    /// looks the same. An older version's are in no unit, under another name, and are not compared.
+    pub spread_scores: Histogram,
     /// How many users turned to each listed item, a row each.
     pub popularity: Histogram,
     /// The fused lists' NDCG on held-out behaviour.
@@ -344,7 +345,14 @@ fn relative(tonight: &Measured, before: &Measured, compared: &Compared, config: 
         findings.push(limit.least(config.min_overlap.0, key("min_overlap", config.min_overlap.0)));
     }
     for (name, what, tonight, before, key_name, most) in [
-        ("scores", "PSI of scores", &tonight.scores, &before.scores, "max_score_psi", config.max_score_psi),
+        (
+            "scores",
+            "PSI of scores",
+            &tonight.spread_scores,
+            &before.spread_scores,
+            "max_score_psi",
+            config.max_score_psi,
+        ),
         (
             "popularity",
             "PSI of listed items' popularity",

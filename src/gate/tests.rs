@@ -24,7 +24,7 @@ fn night(last: u32) -> Measured {
         items_listed: 500,
         items: 800,
         popularity: scores.clone(),
-        scores,
+        spread_scores: scores,
         metric: metric(0.2),
         baseline: metric(0.1),
     }
@@ -164,4 +164,23 @@ fn distributions_that_move_have_a_psi_and_equal_ones_none() {
     assert_eq!(same.psi(&Histogram::default()), None);
     let text = serde_json::to_string(&moved).unwrap();
     assert_eq!(serde_json::from_str::<Histogram>(&text).unwrap(), moved);
+}
+
+#[test]
+fn scores_that_are_all_larger_are_distributed_as_before() {
+    let of = |scale: f32, shift: f32| {
+        let scores = || (1..=2_000u16).map(move |at| (f32::from(at).ln() - 3.0 + shift) * scale);
+        let mut spread = Spread::default();
+        scores().for_each(|score| spread.add(f64::from(score)));
+        let mut histogram = Histogram::default();
+        scores().for_each(|score| histogram.add(f64::from(score) / spread.unit()));
+        histogram
+    };
+    let before = of(1.0, 0.0);
+    for scale in [0.001, 0.37, 3.0, 812.5] {
+        let psi = of(scale, 0.0).psi(&before).unwrap();
+        assert!(psi < 1e-3, "{scale}: {psi}");
+    }
+    assert!(of(1.0, 2.0).psi(&before).unwrap() > 0.25, "another distribution is told");
+    assert_eq!(Spread::default().unit(), 1.0);
 }

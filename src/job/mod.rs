@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use chrono::NaiveDate;
 use serde::{Deserialize, Serialize};
 
-use crate::lake::input;
+use crate::lake::{Access, input, store};
+use crate::publish::Place;
 use crate::{
     behavior, cache, catalog, encoder, evaluation, factor, gate, learning, linear, neighbors, observe,
     profile, ranking, repeat,
@@ -24,6 +25,10 @@ pub struct Job {
     pub text: String,
     /// The job's values.
     pub spec: Spec,
+    /// What stores are opened with.
+    pub access: Access,
+    /// Where its runs are. Of an output in a store it is only the mirror's folder until that is opened.
+    pub place: Place,
 }
 
 /// The job file's top level.
@@ -32,8 +37,12 @@ pub struct Job {
 pub struct Spec {
     /// Names runs: lower-case letters, digits, `-` and `_`.
     pub name: Name,
-    /// The folder that holds `runs/` and `CURRENT`.
+    /// The folder that holds `runs/` and `CURRENT`, or its URL in a store: `s3://bucket/folder`, `gs://…`, `az://…`.
     pub output: PathBuf,
+    /// The folder that stages work in where the output is in a store; `.lamplighter` beside the job where it is
+    /// not given.
+    #[serde(default)]
+    pub work: Option<PathBuf>,
     /// Seeds every random choice.
     pub seed: u64,
     /// The run date where `--date` is not given; today where neither is.
@@ -86,6 +95,9 @@ pub struct Spec {
     /// Layout of the published tables, and how many runs are kept.
     #[serde(default)]
     pub publish: Publish,
+    /// What is done for those whose behaviour it is.
+    #[serde(default)]
+    pub privacy: Privacy,
     /// How lists are loaded into a cache.
     #[serde(default)]
     pub cache: cache::Config,
@@ -117,18 +129,37 @@ pub struct Publish {
     /// How many complete runs are kept, beside the current one, the one before it and those that are
     /// pinned; 0 keeps all.
     pub keep_runs: usize,
+    /// How long the lock of an output in a store holds without being renewed, in seconds.
+    pub lease_seconds: Seconds,
 }
 
 impl Default for Publish {
     fn default() -> Self {
-        Self { buckets: Buckets(16), keep_runs: 30 }
+        Self { buckets: Buckets(16), keep_runs: 30, lease_seconds: Seconds(60) }
     }
+}
+
+/// The job's `[privacy]` table.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Privacy {
+    /// The environment variable with the secret that users' ids are hashed with; without it ids stay as they are.
+    pub pseudonym_key: Option<String>,
+    /// The column of the users' table that says whether a user has agreed; without it nobody is asked.
+    pub consent: Option<String>,
+    /// The least users that a published segment, a listed search, and a name in a profile stand for.
+    pub min_users: u32,
 }
 
 /// From 1 to 1,000.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[serde(try_from = "u16")]
 pub struct Buckets(pub u16);
+
+/// At least 4 seconds.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(try_from = "u32")]
+pub struct Seconds(pub u32);
 
 /// Memory, at least 64 MiB.
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -208,6 +239,18 @@ impl TryFrom<u16> for Buckets {
     }
 }
 
+impl TryFrom<u32> for Seconds {
+    type Error = Error;
+
+    fn try_from(seconds: u32) -> Result<Self, Error> {
+        if seconds >= 4 {
+            Ok(Self(seconds))
+        } else {
+            Err(Error::Value { expected: "expected at least 4 seconds", found: seconds.to_string() })
+        }
+    }
+}
+
 impl TryFrom<u32> for Mebibytes {
     type Error = Error;
 
@@ -268,7 +311,13 @@ impl Job {
     /// # Errors
     /// As of [`load`].
     pub fn with(&self, sets: &[String]) -> Result<Self, Error> {
-        parse(&self.path, with_sets(&self.path, &self.text, sets)?)
+        let job = parse(&self.path, with_sets(&self.path, &self.text, sets)?)?;
+        Ok(Self { access: self.access.clone(), place: self.place.clone(), ..job })
+    }
+
+    /// The URL of an output in a store.
+    pub fn output_url(&self) -> Option<&str> {
+        self.spec.output.to_str().filter(|output| store::is_url(output))
     }
 
     /// A number of the job as it is after defaults, by its key.
@@ -313,7 +362,9 @@ fn parse(path: &Path, text: String) -> Result<Job, Error> {
     if spec.threads == 0 {
         spec.threads = std::thread::available_parallelism().map_or(1, usize::from);
     }
-    Ok(Job { path: path.to_owned(), text, spec })
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let place = Place::folder(&spec.folder(folder));
+    Ok(Job { path: path.to_owned(), text, spec, access: Access::default(), place })
 }
 
 fn parse_error(path: &Path, error: &toml::de::Error) -> Error {
@@ -349,16 +400,32 @@ fn with_sets(path: &Path, text: &str, sets: &[String]) -> Result<String, Error> 
 }
 
 impl Spec {
+    /// The folder that stages work in: the output, or the mirror of it. Two outputs never share one.
+    fn folder(&self, beside: &Path) -> PathBuf {
+        match self.output.to_str().filter(|output| store::is_url(output)) {
+            Some(url) => {
+                let work = self.work.clone().unwrap_or_else(|| beside.join(".lamplighter"));
+                let url = blake3::hash(url.trim_end_matches('/').as_bytes()).to_hex();
+                work.join(format!("{}-{}", self.name.0, &url[..8]))
+            }
+            None => self.output.clone(),
+        }
+    }
+
     fn resolve(&mut self, folder: &Path) {
         let resolve = |path: &mut PathBuf| *path = folder.join(&*path);
-        resolve(&mut self.output);
-        self.observe.prometheus.iter_mut().for_each(resolve);
-        let inputs = [Some(&mut self.inputs.events), self.inputs.items.as_mut(), self.inputs.users.as_mut()];
         let relative = |path: &mut String| {
             if !path.contains("://") {
                 *path = folder.join(&*path).to_string_lossy().into_owned();
             }
         };
+        if !self.output.to_str().is_some_and(store::is_url) {
+            resolve(&mut self.output);
+        }
+        self.work.iter_mut().for_each(resolve);
+        self.observe.prometheus.iter_mut().for_each(resolve);
+        self.observe.openlineage.iter_mut().for_each(relative);
+        let inputs = [Some(&mut self.inputs.events), self.inputs.items.as_mut(), self.inputs.users.as_mut()];
         let given = [self.evaluation.test.as_mut(), self.evaluation.valid.as_mut()];
         given.into_iter().flatten().for_each(relative);
         for input in inputs.into_iter().flatten() {

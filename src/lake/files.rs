@@ -2,12 +2,14 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::time::UNIX_EPOCH;
 
 use arrow::datatypes::Schema;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
+use super::access::Access;
 use super::input::Error;
+use super::remote;
+use super::store::{is_url, modified_ns};
 
 /// One Parquet file of an input, as its footer says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,10 +22,15 @@ pub struct SourceFile {
     pub modified_ns: u128,
     /// Rows.
     pub rows: u64,
+    /// What a store tells versions of it apart by; empty in a folder.
+    pub etag: String,
 }
 
 /// A `file://` URL, with every character that a URL or a glob would interpret escaped.
 pub(super) fn url(path: &Path) -> String {
+    if let Some(url) = path.to_str().filter(|path| is_url(path)) {
+        return remote::escaped(url);
+    }
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let url = if path.is_dir() {
         url::Url::from_directory_path(&absolute)
@@ -33,13 +40,39 @@ pub(super) fn url(path: &Path) -> String {
     url.map_or_else(|()| absolute.display().to_string(), String::from)
 }
 
-pub(super) fn find(path: &str) -> Result<Vec<PathBuf>, Error> {
+pub(super) fn find(path: &str, access: &Access) -> Result<Vec<Found>, Error> {
+    if is_url(path) {
+        return remote::find(path, access);
+    }
+    Ok(find_local(path)?.into_iter().map(Found::Local).collect())
+}
+
+/// A file that was found.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Found {
+    Local(PathBuf),
+    /// In a store, with what its listing says.
+    Remote {
+        url: String,
+        size: u64,
+        etag: String,
+        modified_ns: u128,
+    },
+}
+
+impl Found {
+    pub(super) fn path(&self) -> PathBuf {
+        match self {
+            Self::Local(path) => path.clone(),
+            Self::Remote { url, .. } => PathBuf::from(url),
+        }
+    }
+}
+
+fn find_local(path: &str) -> Result<Vec<PathBuf>, Error> {
     let file = url::Url::parse(path).ok().filter(|url| url.scheme() == "file");
     if let Some(local) = file.and_then(|url| url.to_file_path().ok()) {
-        return find(&local.to_string_lossy());
-    }
-    if let Some((scheme, _)) = path.split_once("://") {
-        return Err(Error::Scheme { path: path.to_owned(), scheme: scheme.to_owned() });
+        return find_local(&local.to_string_lossy());
     }
     let direct = Path::new(path);
     let mut found = Vec::new();
@@ -84,12 +117,8 @@ pub(super) fn footer(path: &Path) -> Result<(SourceFile, Schema), Error> {
     let reader = ParquetRecordBatchReaderBuilder::try_new(file)
         .map_err(|source| Error::Footer { path: path.to_owned(), source })?;
     let rows = reader.metadata().file_metadata().num_rows().max(0) as u64;
-    let modified_ns = facts
-        .modified()
-        .ok()
-        .and_then(|time| time.duration_since(UNIX_EPOCH).ok())
-        .map_or(0, |since| since.as_nanos());
-    let file = SourceFile { path: path.to_owned(), size: facts.len(), modified_ns, rows };
+    let (size, modified_ns) = (facts.len(), modified_ns(&facts));
+    let file = SourceFile { path: path.to_owned(), size, modified_ns, rows, etag: String::new() };
     Ok((file, reader.schema().as_ref().clone()))
 }
 

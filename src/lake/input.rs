@@ -5,7 +5,6 @@
 //! declared one. Each error names the file, the column, what was expected and what was found.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,13 +12,15 @@ use arrow::array::{Array, ArrayRef, StringArray};
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, Field as ArrowField, Schema, SchemaRef, TimeUnit};
 use datafusion::error::DataFusionError;
-use datafusion::prelude::SessionContext;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use datafusion::prelude::{ParquetReadOptions, SessionContext};
+use futures::StreamExt;
 use serde::Deserialize;
 
+use super::access::Access;
 pub use super::files::SourceFile;
-use super::files::{find, footer, partitions};
+use super::files::{Found, find, footer, partitions, url};
 use super::mapping::target;
+use super::remote;
 
 /// The columns that a room declares it reads of an input.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,6 +66,8 @@ pub struct Config {
 pub enum Kind {
     /// A string or an integer that names something.
     Id,
+    /// The same of a person: its pseudonym is read where there is a key for them.
+    User,
     /// A string; numbers and booleans are printed.
     Text,
     /// A moment: timestamp of any unit and zone (none: UTC), date, or integer epoch.
@@ -91,6 +94,7 @@ pub struct Field {
 pub struct Input {
     pub(super) config: Config,
     pub(super) sql: Option<String>,
+    pub(super) access: Access,
     pub(super) partitions: Vec<String>,
     /// The columns of all files together, each of a type that holds every file's.
     pub(super) schema: SchemaRef,
@@ -120,16 +124,9 @@ pub enum Error {
         #[source]
         source: glob::PatternError,
     },
-    /// A scheme this build cannot read.
-    #[error(
-        "{path}: expected a local path; found the URL scheme `{scheme}`, which this version does not read"
-    )]
-    Scheme {
-        /// The path as the job gives it.
-        path: String,
-        /// Its scheme.
-        scheme: String,
-    },
+    /// A store refused.
+    #[error(transparent)]
+    Store(#[from] super::store::Error),
     /// The file system refused.
     #[error("cannot read {}", path.display())]
     Io {
@@ -157,7 +154,7 @@ pub enum Error {
         row: u64,
         /// What the reader reported.
         #[source]
-        source: arrow::error::ArrowError,
+        source: Box<DataFusionError>,
     },
     /// All files together have no row.
     #[error("{path}: expected rows; found {files} file(s) with none")]
@@ -260,7 +257,7 @@ impl Field {
 impl Kind {
     fn expected(self) -> &'static str {
         match self {
-            Self::Id => "a string or an integer",
+            Self::Id | Self::User => "a string or an integer",
             Self::Text => "a string",
             Self::Time => "a timestamp, a date or an integer epoch",
             Self::Number => "a number",
@@ -279,7 +276,7 @@ impl Kind {
             return true;
         }
         match self {
-            Self::Id => text || value.is_integer(),
+            Self::Id | Self::User => text || value.is_integer(),
             Self::Text => text || plain_number || *value == DataType::Boolean,
             Self::Time => {
                 value.is_integer()
@@ -320,7 +317,7 @@ impl Config {
 ///
 /// # Errors
 /// See [`Error`].
-pub fn discover(config: &Config, contract: &Contract) -> Result<Input, Error> {
+pub fn discover(config: &Config, contract: &Contract, access: &Access) -> Result<Input, Error> {
     let fields = &contract.fields;
     for (key, names) in [
         ("columns", config.columns.keys().collect::<Vec<_>>()),
@@ -342,7 +339,7 @@ pub fn discover(config: &Config, contract: &Contract) -> Result<Input, Error> {
     }
     let mut files = Vec::new();
     for path in config.paths() {
-        files.extend(find(path)?);
+        files.extend(find(path, access)?);
     }
     files.sort();
     files.dedup();
@@ -355,7 +352,8 @@ pub fn discover(config: &Config, contract: &Contract) -> Result<Input, Error> {
     let mut input = Input {
         config: config.clone(),
         sql,
-        partitions: partitions(&files),
+        access: access.clone(),
+        partitions: partitions(&files.iter().map(Found::path).collect::<Vec<_>>()),
         schema: Arc::new(Schema::empty()),
         files: Vec::new(),
         id_types: BTreeMap::new(),
@@ -363,8 +361,13 @@ pub fn discover(config: &Config, contract: &Contract) -> Result<Input, Error> {
     };
     let needed: Vec<String> = fields.iter().map(|field| input.column(field)).collect();
     let mut columns: Vec<Column> = Vec::new();
-    for path in files {
-        let (file, schema) = footer(&path)?;
+    let footers = remote::footers(&files, access)?;
+    for (found, read) in files.into_iter().zip(footers) {
+        let path = found.path();
+        let (file, schema) = match read {
+            Some(read) => read,
+            None => footer(&path)?,
+        };
         if input.sql.is_none() {
             input.check_columns(&path, &schema, fields)?;
         }
@@ -403,26 +406,42 @@ impl Input {
     /// # Errors
     /// The first file that cannot be read to its end.
     pub fn verify(&self) -> Result<(), Error> {
-        for file in &self.files {
-            let path = file.path.clone();
-            let opened = File::open(&path).map_err(|source| Error::Io { path: path.clone(), source })?;
-            let rows = ParquetRecordBatchReaderBuilder::try_new(opened)
-                .and_then(ParquetRecordBatchReaderBuilder::build)
-                .map_err(|source| Error::Footer { path: path.clone(), source })?;
-            let mut row = 0;
-            for batch in rows {
-                let batch = batch.map_err(|source| Error::Damaged { path: path.clone(), row, source })?;
-                row += batch.num_rows() as u64;
+        let runtime = remote::runtime()?;
+        let session = SessionContext::new();
+        self.register_stores(&session)?;
+        runtime.block_on(async {
+            for file in &self.files {
+                let damaged = |row, source| {
+                    let (path, source) = (file.path.clone(), Box::new(source));
+                    Error::Damaged { path, row, source }
+                };
+                let options = ParquetReadOptions::default().file_extension("");
+                let mut row = 0;
+                let frame = session.read_parquet(url(&file.path), options).await;
+                let rows = match frame {
+                    Ok(frame) => frame.execute_stream().await,
+                    Err(error) => Err(error),
+                };
+                let mut rows = rows.map_err(|source| damaged(row, source))?;
+                while let Some(batch) = rows.next().await {
+                    row += batch.map_err(|source| damaged(row, source))?.num_rows() as u64;
+                }
             }
-        }
-        Ok(())
+            Ok(())
+        })
+    }
+
+    /// Makes the stores that its files are in known to a session.
+    pub(super) fn register_stores(&self, session: &SessionContext) -> Result<(), Error> {
+        remote::register(session, self.files.iter().filter_map(|file| file.path.to_str()), &self.access)
     }
 
     /// Everything that decides what is read from it: files, mapping, statement.
     pub fn describe(&self) -> String {
-        let mut text = format!("{:?}\n{:?}\n", self.config, self.sql);
+        // Other pseudonyms are other ids, and tell nothing of the key.
+        let mut text = format!("{:?}\n{:?}\n{}\n", self.config, self.sql, self.access.pseudonym(""));
         for file in &self.files {
-            text += &format!("{} {} {}\n", file.path.display(), file.size, file.modified_ns);
+            text += &format!("{} {} {} {}\n", file.path.display(), file.size, file.modified_ns, file.etag);
         }
         text
     }
@@ -465,8 +484,10 @@ impl Input {
             let given = self.config.constant.contains_key(&field.name) || self.partitions.contains(&column);
             if found.is_some() || given {
                 self.present.push(field.name.clone());
-                if field.kind == Kind::Id {
-                    self.id_types.insert(field.name.clone(), found.unwrap_or(DataType::Utf8));
+                let hashed = field.kind == Kind::User && self.access.has_pseudonyms();
+                let found = found.filter(|_| !hashed).unwrap_or(DataType::Utf8);
+                if [Kind::Id, Kind::User].contains(&field.kind) {
+                    self.id_types.insert(field.name.clone(), found);
                 }
             }
         }
@@ -482,9 +503,7 @@ impl Input {
 
     /// Plans the source statement, so that its mistakes are found before any work.
     fn check_statement(&mut self, fields: &[Field]) -> Result<(), Error> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .build()
-            .map_err(|source| Error::Io { path: PathBuf::from("runtime"), source })?;
+        let runtime = remote::runtime()?;
         let path = self.config.sql.clone().unwrap_or_default();
         let session = SessionContext::new();
         let frame = runtime.block_on(super::mapping::source(&session, "input", self))?;

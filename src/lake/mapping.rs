@@ -3,18 +3,22 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use arrow::array::{AsArray, StringViewArray};
 use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
 use datafusion::common::Column;
 use datafusion::dataframe::DataFrame;
 use datafusion::error::DataFusionError;
+use datafusion::logical_expr::{ColumnarValue, ScalarUDF, Volatility, create_udf};
 use datafusion::prelude::{Expr, ParquetReadOptions, SessionContext, cast, lit, when};
 
+use super::access::Access;
 use super::files::{partition_values, url};
 use super::input::{self, Contract, Error, Input, Kind};
 
 /// The rows of an input's files, or of its source statement over them.
 pub(super) async fn source(session: &SessionContext, name: &str, input: &Input) -> Result<DataFrame, Error> {
     let failed = |source| Error::Register { name: name.to_owned(), source: Box::new(source) };
+    input.register_stores(session)?;
     // Read as the contract has them, strings need no cast.
     let as_read = |field: &Arc<Field>| match field.data_type() {
         DataType::Utf8 | DataType::LargeUtf8 => field.as_ref().clone().with_data_type(DataType::Utf8View),
@@ -101,6 +105,9 @@ fn mapped(input: &Input, field: &input::Field, schema: &Schema) -> Result<Expr, 
             let number = cast(value, DataType::Float64);
             when(number.clone().between(lit(f64::MIN), lit(f64::MAX)), number).end()?
         }
+        Kind::User if input.access.has_pseudonyms() => {
+            return Ok(pseudonyms(&input.access).call(vec![cast(value, DataType::Utf8View)]).alias(name));
+        }
         _ => value,
     };
     Ok(cast(value, target(field.kind, found)).alias(name))
@@ -109,13 +116,27 @@ fn mapped(input: &Input, field: &input::Field, schema: &Schema) -> Result<Expr, 
 pub(super) fn target(kind: Kind, found: &DataType) -> DataType {
     match kind {
         // Hashed ids use all 64 bits, which no signed integer holds.
-        Kind::Id if *found == DataType::UInt64 => DataType::Decimal128(20, 0),
-        Kind::Id if found.is_integer() => DataType::Int64,
-        Kind::Id | Kind::Text => DataType::Utf8View,
+        Kind::Id | Kind::User if *found == DataType::UInt64 => DataType::Decimal128(20, 0),
+        Kind::Id | Kind::User if found.is_integer() => DataType::Int64,
+        Kind::Id | Kind::User | Kind::Text => DataType::Utf8View,
         Kind::Time => DataType::Timestamp(TimeUnit::Microsecond, Some(Arc::from("+00:00"))),
         Kind::Number => DataType::Float64,
         Kind::Bool => DataType::Boolean,
     }
+}
+
+/// Ids of users to their pseudonyms, nulls to nulls.
+fn pseudonyms(access: &Access) -> ScalarUDF {
+    let access = access.clone();
+    let hash = move |args: &[ColumnarValue]| {
+        let ids = ColumnarValue::values_to_arrays(args)?;
+        let ids = arrow::compute::cast(&ids[0], &DataType::Utf8View)?;
+        let hashed: StringViewArray =
+            ids.as_string_view().iter().map(|id| id.map(|id| access.pseudonym(id))).collect();
+        Ok(ColumnarValue::Array(Arc::new(hashed)))
+    };
+    let (from, to) = (vec![DataType::Utf8View], DataType::Utf8View);
+    create_udf("pseudonym", from, to, Volatility::Immutable, Arc::new(hash))
 }
 
 /// Seconds, milliseconds, microseconds or nanoseconds, told apart by magnitude: each unit's range

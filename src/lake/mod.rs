@@ -4,13 +4,14 @@
 //! synchronous. Inputs are [discovered](input::discover) and checked by their footers before any
 //! row is read, mapped onto the columns a room declares, and registered as tables. Statements come
 //! from files under `sql/` with parameters bound, never pasted in; their results are written to
-//! Parquet as a stream or read back as Arrow.
+//! Parquet as a stream or read back as Arrow. Inputs in an object [store] are read by ranges, as a statement
+//! needs them.
 //!
 //! Memory: the session's pool is bounded by [`Config::memory_bytes`]; sorts and aggregations spill
 //! to [`Config::spill_dir`] beyond it. Determinism: the partition count is [`Config::threads`], and
 //! statements that feed models sum integers and end in a total order.
 //!
-//! It never interprets what a column means, and no other module sees DataFusion or tokio.
+//! It never interprets what a column means, and no other module sees DataFusion, tokio or a store's library.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -29,10 +30,16 @@ use datafusion::scalar::ScalarValue;
 use datafusion::sql::parser::DFParser;
 use futures::StreamExt;
 
+mod access;
+pub mod disk;
 mod files;
 pub mod input;
 mod mapping;
+mod remote;
+pub mod store;
 pub mod table;
+
+pub use access::Access;
 
 /// How much of the machine the session may use.
 #[derive(Clone, Debug)]
@@ -97,6 +104,9 @@ pub enum Error {
     /// A table could not be written.
     #[error(transparent)]
     Table(#[from] table::Error),
+    /// A store refused.
+    #[error(transparent)]
+    Store(#[from] store::Error),
     /// An input was refused.
     #[error(transparent)]
     Input(#[from] input::Error),
@@ -117,6 +127,7 @@ impl Lake {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(config.threads)
             .thread_name("lake")
+            .enable_all()
             .build()
             .map_err(Error::Runtime)?;
         let spill = match &config.spill_dir {
@@ -186,6 +197,7 @@ impl Lake {
     /// # Errors
     /// If the statement does not parse, or names what is not there.
     pub fn define(&self, view: &str, sql: &str, params: &[(&str, Param)]) -> Result<(), Error> {
+        let _span = tracing::info_span!(target: "profile", "sql", of = view).entered();
         let failed = |source| Error::Sql { statement: view.to_owned(), source: Box::new(source) };
         let frame = self.runtime.block_on(self.frame(sql, params)).map_err(failed)?;
         self.session.deregister_table(view).map_err(failed)?;
@@ -244,6 +256,7 @@ impl Lake {
     /// # Errors
     /// If the statement fails; `statement` names it in the error.
     pub fn query(&self, statement: &str, sql: &str, params: &[(&str, Param)]) -> Result<RecordBatch, Error> {
+        let _span = tracing::info_span!(target: "profile", "sql", of = statement).entered();
         let failed = |source| Error::Sql { statement: statement.to_owned(), source: Box::new(source) };
         self.runtime.block_on(async {
             let frame = self.frame(sql, params).await.map_err(failed)?;
@@ -262,6 +275,7 @@ impl Lake {
         params: &[(&str, Param)],
         path: &Path,
     ) -> Result<u64, Error> {
+        let _span = tracing::info_span!(target: "profile", "sql", of = statement).entered();
         let failed = |source| Error::Sql { statement: statement.to_owned(), source: Box::new(source) };
         self.runtime.block_on(async {
             let frame = self.frame(sql, params).await.map_err(failed)?;

@@ -16,6 +16,8 @@ use parquet::file::metadata::SortingColumn;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 
+use super::disk;
+
 /// How a file is laid out for its readers.
 #[derive(Clone, Debug, Default)]
 pub struct Layout {
@@ -88,12 +90,12 @@ impl Writer {
     pub fn create(path: &Path, schema: SchemaRef, layout: &Layout) -> Result<Self, Error> {
         let io = |source| Error::Io { path: path.to_owned(), source };
         if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder).map_err(io)?;
+            disk::create_folders(folder).map_err(io)?;
         }
         let mut name = path.file_name().unwrap_or_default().to_owned();
         name.push(".partial");
         let partial = Partial(path.with_file_name(name));
-        let file = File::create(&partial.0).map_err(io)?;
+        let file = disk::create(&partial.0).map_err(io)?;
         let inner = properties(&schema, layout)
             .and_then(|properties| ArrowWriter::try_new(file, schema, Some(properties)))
             .map_err(|source| Error::Encode { path: path.to_owned(), source })?;

@@ -1,8 +1,8 @@
-//! What monitoring reads of a night: metrics in Prometheus' text format.
+//! What monitoring reads of a night: metrics in Prometheus' text format, and lineage as OpenLineage events.
 //!
-//! The file is for the textfile collector of the node exporter, or any other that reads the format. It is of the
+//! The metrics' file is for the textfile collector of the node exporter, or any other that reads the format. It is of the
 //! last run that ended, however it ended; of a run that failed it holds when that was, with which exit code, and
-//! how old the lists are that readers load. The room writes text, and no file.
+//! how old the lists are that readers load. An event is sent when a run's command begins and when it ends.
 
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -12,12 +12,19 @@ use serde::{Deserialize, Serialize};
 
 use crate::publish::{Current, Manifest};
 
+mod lineage;
+
+pub use lineage::{Lineage, Reached, deliver};
+
 /// The job's `[observe]` table.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// The file to write when a run has ended.
     pub prometheus: Option<PathBuf>,
+    /// The file that OpenLineage events are appended to, or the URL of a server that takes them:
+    /// `https://lineage.internal/api/v1/lineage`.
+    pub openlineage: Option<String>,
 }
 
 /// A run that has ended.

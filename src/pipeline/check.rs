@@ -57,21 +57,22 @@ impl Inputs {
 pub(super) fn inputs(job: &Job) -> Result<Inputs, Error> {
     let spec = &job.spec;
     let refused = |input| move |source| Error::Input { input, source };
-    let events =
-        input::discover(&spec.inputs.events, &behavior::event_contract()).map_err(refused("events"))?;
+    let events = input::discover(&spec.inputs.events, &behavior::event_contract(), &job.access)
+        .map_err(refused("events"))?;
     let items = spec.inputs.items.as_ref().map(|config| {
         let contract = catalog::item_contract(config.text.as_deref());
-        input::discover(config, &contract).map_err(refused("items"))
+        input::discover(config, &contract, &job.access).map_err(refused("items"))
     });
     let items = items.transpose()?;
     let users = spec.inputs.users.as_ref();
-    let users =
-        users.map(|config| input::discover(config, &behavior::user_contract()).map_err(refused("users")));
+    let users = users.map(|config| {
+        input::discover(config, &behavior::user_contract(), &job.access).map_err(refused("users"))
+    });
     let users = users.transpose()?;
     let given = |path: &Option<String>, name| {
         let found = path
             .as_deref()
-            .map(|path| input::discover(&input::Config::of(path), &behavior::given_contract()));
+            .map(|path| input::discover(&input::Config::of(path), &behavior::given_contract(), &job.access));
         found.transpose().map_err(refused(name))
     };
     let (test, valid) = (given(&spec.evaluation.test, "test")?, given(&spec.evaluation.valid, "valid")?);
@@ -97,6 +98,22 @@ pub(super) fn inputs(job: &Job) -> Result<Inputs, Error> {
     if let Some(items) = &items {
         let text = spec.inputs.items.as_ref().and_then(|items| items.text.as_deref());
         catalog::check(&lake, items, text, &spec.catalog).map_err(Error::Catalog)?;
+    }
+    if let Some(column) = &spec.privacy.consent {
+        let known = match &users {
+            Some(users) => {
+                lake.register_input("user_attributes", users, &behavior::user_contract())?;
+                lake.columns("user_attributes")?
+            }
+            None => Vec::new(),
+        };
+        if !known.contains(column) {
+            let problem = format!(
+                "privacy.consent: expected a column of [inputs.users] ({}); found `{column}`",
+                if known.is_empty() { "the job has none".to_owned() } else { known.join(", ") }
+            );
+            return Err(Error::Usage { problem });
+        }
     }
     super::attributes::check(&lake, items.as_ref(), users.as_ref(), spec)?;
     spec.behavior.check_statements(&lake).map_err(Error::Behavior)?;

@@ -26,6 +26,9 @@ const K: usize = 10;
 /// If there are no such runs, or they cannot be read.
 pub fn diff(job: &Job, left: &str, right: &str, top: usize) -> Result<String, Error> {
     let (left, right) = (whole(job, left)?, whole(job, right)?);
+    for (run, _) in [&left, &right] {
+        super::report::fetch(job, &run.info.folder)?;
+    }
     let mut text = format!("{} to {}\n\n", left.0.info.id, right.0.info.id);
     text += &causes(&left.1, &right.1);
     let items = Items::read(&left.0, &right.0)?;

@@ -123,20 +123,17 @@ impl Night<'_> {
 
     /// What the newest earlier night encoded with the same model.
     fn known_embeddings(&self, model: &str) -> Result<Option<Known>, Error> {
-        for stage in self.output.earlier("encode")? {
-            if stage.facts()["model"] != *model {
-                continue;
-            }
-            let rows = lake::read(&stage.folder().join("texts.parquet"), &["text_hash", "vector"])?;
-            let hashes = rows.column(0).as_fixed_size_binary();
-            let rows_by_hash = (0..hashes.len()).filter_map(|at| {
-                let hash: TextHash = hashes.value(at).try_into().ok()?;
-                Some((hash, at))
-            });
-            let rows_by_hash = rows_by_hash.collect();
-            return Ok(Some(Known { rows: rows_by_hash, vectors: dense(rows.column(1))? }));
-        }
-        Ok(None)
+        let Some(stage) = self.output.newest("encode", &|facts| facts["model"] == *model)? else {
+            return Ok(None);
+        };
+        let rows = lake::read(&stage.folder().join("texts.parquet"), &["text_hash", "vector"])?;
+        let hashes = rows.column(0).as_fixed_size_binary();
+        let rows_by_hash = (0..hashes.len()).filter_map(|at| {
+            let hash: TextHash = hashes.value(at).try_into().ok()?;
+            Some((hash, at))
+        });
+        let rows_by_hash = rows_by_hash.collect();
+        Ok(Some(Known { rows: rows_by_hash, vectors: dense(rows.column(1))? }))
     }
 }
 

@@ -42,7 +42,7 @@ pub fn plan(job: &Job, options: &Options) -> Result<String, Error> {
         text += &format!("  read {:>12} rows of {name} from {} file(s)\n", input.rows(), input.files.len());
     }
     text += "\n";
-    let runs = publish::list_runs(&spec.output, &spec.name.0)?;
+    let runs = publish::list_runs(&job.place, &spec.name.0)?;
     let unfinished = runs.iter().rev().find(|run| run.date == date && !run.complete);
     match unfinished {
         Some(run) => text += &format!("  would resume {}\n", run.id),

@@ -125,9 +125,10 @@ impl Night<'_> {
             return Ok(None);
         }
         let (window, ends) = (self.windows()[0], self.ends());
-        let ended = |stage: &DoneStage| stage.facts()["until_us"][window].as_i64();
-        let before = |stage: &DoneStage| ended(stage) < ends[window].as_i64() && ended(stage).is_some();
-        Ok(self.output.earlier("factorize")?.into_iter().find(before))
+        let end = ends[window].as_i64();
+        let before =
+            |facts: &Value| facts["until_us"][window].as_i64().is_some_and(|ended| Some(ended) < end);
+        Ok(self.output.newest("factorize", &before)?)
     }
 
     /// An earlier night's factors by tonight's indices; none where their rank is another.

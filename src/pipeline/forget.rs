@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use crate::cache;
 use crate::error::Error;
 use crate::job::Job;
-use crate::publish::Output;
 
 use super::current_is_ours;
 
@@ -18,7 +17,8 @@ pub fn forget(job: &Job, users: &BTreeSet<String>, url: Option<&str>) -> Result<
         return Err(Error::Usage { problem: "expected users to forget; found none".to_owned() });
     }
     current_is_ours(job)?;
-    let output = Output::open(&job.spec.output, &job.spec.name.0)?;
+    let users = &users.iter().map(|user| job.access.pseudonym(user)).collect();
+    let output = super::locked(job)?;
     let forgotten = output.forget(users)?;
     let without = super::report::again(job)?;
     let mut text = format!("{} users forgotten in {} runs\n\n", users.len(), forgotten.runs);

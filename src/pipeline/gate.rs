@@ -124,8 +124,8 @@ impl Night<'_> {
     /// The run in `CURRENT`; for a night before that one, the newest published run that is no newer.
     pub(super) fn base(&self) -> Result<Option<Base>, Error> {
         let spec = &self.job.spec;
-        let runs = publish::list_runs(&spec.output, &spec.name.0)?;
-        let current = publish::current(&spec.output)?;
+        let runs = publish::list_runs(&self.job.place, &spec.name.0)?;
+        let current = publish::current(&self.job.place)?;
         let is_older = |run: &publish::RunInfo| run.date <= self.date && run.id != self.run.id();
         let current =
             runs.iter().find(|run| current.as_ref().is_some_and(|current| current.run_id == run.id));
@@ -160,13 +160,18 @@ impl Night<'_> {
         let mut n_users_of_item: HashMap<Id, (u32, bool)> =
             n_users.into_iter().map(|(item, n)| (item, (n, false))).collect();
         let table = self.folder("rank").join("recommendations");
+        let mut spread = gate::Spread::default();
+        for list in Lists::open(&table, &["user_id"], &["score"])? {
+            floats(&list?.rows, "score")?.iter().for_each(|score| spread.add(f64::from(*score)));
+        }
+        let unit = spread.unit();
         for list in Lists::open(&table, &["user_id"], &["item_id", "score"])? {
             let list = list?;
             measured.users += 1;
             measured.rows += list.rows.num_rows() as u64;
             let (items, scores) = (list.ids("item_id")?, floats(&list.rows, "score")?);
             for (row, score) in scores.iter().enumerate() {
-                measured.scores.add(f64::from(*score));
+                measured.spread_scores.add(f64::from(*score) / unit);
                 if let Some((n_users, listed)) = n_users_of_item.get_mut(&items.id(row).into_owned()) {
                     measured.popularity.add(f64::from(*n_users));
                     measured.items_listed += u64::from(!std::mem::replace(listed, true));
@@ -239,6 +244,7 @@ impl Night<'_> {
         let lists = |folder: &Path| Lists::open(folder, &["user_id"], &["item_id"]);
         let (tonight, before) =
             (self.folder("rank").join("recommendations"), base.folder.join("recommendations"));
+        self.job.place.fetch(&before)?;
         if before.exists() {
             let mut sum = 0.0;
             for pair in Paired::new(lists(&tonight)?, lists(&before)?) {
@@ -256,6 +262,7 @@ impl Night<'_> {
         }
         let (tonight, before) =
             (self.folder("encode").join("item_embeddings"), base.folder.join("item_embeddings"));
+        self.job.place.fetch(&before)?;
         if tonight.exists() && before.exists() {
             let open = |folder: &Path| Lists::open(folder, &["item_id"], &["embedding"]);
             let (mut sum, mut n_items) = (0.0, 0_u64);

@@ -17,8 +17,10 @@ use chrono::{NaiveDate, Utc};
 
 use crate::error::Error;
 use crate::job::Job;
-use crate::observe;
-use crate::publish::{Current, Manifest, Output, State};
+use crate::lake::store::{Store, is_url};
+use crate::lake::{Access, disk};
+use crate::observe::{self, Lineage, Reached};
+use crate::publish::{Current, Manifest, Output, Place, State};
 
 mod attributes;
 mod check;
@@ -160,6 +162,8 @@ pub struct Outcome {
 pub fn run(job: &Job, options: &Options, on_event: &mut dyn FnMut(Event)) -> Result<Outcome, Error> {
     let began = Instant::now();
     let last = options.until_stage.as_deref().unwrap_or("publish");
+    let lineage = lineage(job);
+    tell_lineage(job, &lineage, &Reached::Start, on_event);
     let outcome = at_night(job, options, on_event, |mut night| {
         for stage in STAGES {
             night.stage_named(stage)?;
@@ -170,7 +174,43 @@ pub fn run(job: &Job, options: &Options, on_event: &mut dyn FnMut(Event)) -> Res
         Ok(night.outcome(began.elapsed()))
     });
     tell_monitoring(job, &outcome, on_event);
+    let reached = match &outcome {
+        Ok(outcome) => Reached::Complete(&outcome.manifest),
+        Err(error) => Reached::Fail(error.exit_code(), report::chain(error)),
+    };
+    tell_lineage(job, &lineage, &reached, on_event);
     outcome
+}
+
+/// What a night of the job reads and writes.
+fn lineage(job: &Job) -> Lineage {
+    let inputs = &job.spec.inputs;
+    let read = [Some(&inputs.events), inputs.items.as_ref(), inputs.users.as_ref()];
+    let output = match job.output_url() {
+        Some(url) => url.to_owned(),
+        None => absolute(&job.spec.output.to_string_lossy()),
+    };
+    Lineage {
+        job: job.spec.name.0.clone(),
+        inputs: read.into_iter().flatten().flat_map(|input| input.paths()).map(absolute).collect(),
+        output,
+        began: Utc::now(),
+    }
+}
+
+fn absolute(path: &str) -> String {
+    if is_url(path) {
+        return path.to_owned();
+    }
+    std::path::absolute(path).map_or(path.to_owned(), |whole| whole.to_string_lossy().into_owned())
+}
+
+/// Tells whoever keeps lineage. A run is no worse where nobody listens.
+fn tell_lineage(job: &Job, lineage: &Lineage, reached: &Reached, on_event: &mut dyn FnMut(Event)) {
+    let Some(to) = &job.spec.observe.openlineage else { return };
+    if let Err(error) = observe::deliver(to, &lineage.event(reached, Utc::now())) {
+        on_event(Event::Warning(&format!("no event of lineage in {to}: {error}")));
+    }
 }
 
 /// Writes the file that monitoring reads. A run that cannot is no worse for it; one that met another at work
@@ -183,11 +223,11 @@ fn tell_monitoring(job: &Job, outcome: &Result<Outcome, Error>, on_event: &mut d
     }
     let refused = match outcome {
         Err(Error::Refused { run_id, .. }) => {
-            crate::publish::read_manifest(&job.spec.output.join("runs").join(run_id)).ok().flatten()
+            crate::publish::read_manifest(&job.place.root().join("runs").join(run_id)).ok().flatten()
         }
         _ => None,
     };
-    let current = crate::publish::current(&job.spec.output).ok().flatten();
+    let current = crate::publish::current(&job.place).ok().flatten();
     let ended = observe::Ended {
         job: &job.spec.name.0,
         at_s: Utc::now().timestamp(),
@@ -197,7 +237,7 @@ fn tell_monitoring(job: &Job, outcome: &Result<Outcome, Error>, on_event: &mut d
     };
     // The collector must not read half a file.
     let partial = path.with_added_extension("partial");
-    let written = std::fs::write(&partial, observe::prometheus(&ended));
+    let written = disk::write(&partial, observe::prometheus(&ended).as_bytes());
     if let Err(error) = written.and_then(|()| std::fs::rename(&partial, path)) {
         on_event(Event::Warning(&format!("cannot write {}: {error}", path.display())));
     }
@@ -273,8 +313,31 @@ fn at_night<T>(
 ) -> Result<T, Error> {
     let inputs = check::inputs(job)?;
     current_is_ours(job)?;
-    let output = Output::open(&job.spec.output, &job.spec.name.0)?;
+    let output = locked(job)?;
     work(Night::open(job, &inputs, options, &output, on_event)?)
+}
+
+/// Opens a job's output where it is in a store; a folder needs no opening. `access` has the key of pseudonyms where
+/// the job wants them.
+///
+/// # Errors
+/// If the store cannot be used.
+pub fn open(mut job: Job, access: Access) -> Result<Job, Error> {
+    if let Some(url) = job.output_url() {
+        let store = Store::open(url, &access).map_err(Error::Output)?;
+        job.place = Place::store(store, job.place.root()).map_err(|error| match error {
+            crate::publish::Error::Store(source) => Error::Output(source),
+            other => other.into(),
+        })?;
+    }
+    job.access = access;
+    Ok(job)
+}
+
+/// The job's output, while no other process works in it.
+fn locked(job: &Job) -> Result<Output, Error> {
+    let spec = &job.spec;
+    Ok(Output::open(&job.place, &spec.name.0, spec.publish.lease_seconds.0)?)
 }
 
 /// Sets the one thread count that rayon, candle and the SQL engine share; all cores where it is 0.
@@ -307,7 +370,7 @@ fn run_date(job: &Job, options: &Options) -> NaiveDate {
 
 /// One output has one `CURRENT`: two jobs there would take it from each other night after night.
 fn current_is_ours(job: &Job) -> Result<(), Error> {
-    match crate::publish::current(&job.spec.output)? {
+    match crate::publish::current(&job.place)? {
         Some(current) if current.job != job.spec.name.0 => {
             Err(Error::OtherJob { output: job.spec.output.clone(), theirs: current.job })
         }
@@ -318,6 +381,6 @@ fn current_is_ours(job: &Job) -> Result<(), Error> {
 /// The run that readers load.
 fn current(job: &Job) -> Result<Current, Error> {
     current_is_ours(job)?;
-    let found = crate::publish::current(&job.spec.output)?;
+    let found = crate::publish::current(&job.place)?;
     found.ok_or_else(|| Error::NoRun { output: job.spec.output.clone() })
 }

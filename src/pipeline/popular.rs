@@ -43,15 +43,17 @@ pub(super) fn fill<T: Clone>(
     users.iter().map(list).map(|list| list.unwrap_or_else(|| popular.clone())).collect()
 }
 
-/// Writes `popular_items`: the most popular items of each segment, and of `all`.
+/// Writes `popular_items`: the most popular items of each segment of at least `min_users`, and of `all`.
 pub(super) fn write(
     folder: &Path,
     items: &IdColumn,
     history: &History,
     eligible: &[bool],
-    top_k: usize,
+    (top_k, min_users): (usize, u32),
 ) -> Result<(), Error> {
+    let n_users = |segment: usize| history.segments.iter().filter(|of| **of as usize == segment).count();
     let segments = history.segment_names.iter().enumerate();
+    let segments = segments.filter(|(segment, _)| n_users(*segment) >= min_users as usize);
     let mut named: Vec<(&str, Vec<f32>)> =
         segments.map(|(segment, name)| (name.as_str(), weights(history, Some(segment)))).collect();
     named.push((EVERYBODY, weights(history, None)));

@@ -35,6 +35,7 @@ pub(super) fn first_manifest(job: &Job, inputs: &Inputs, run: &Run, date: NaiveD
             size: file.size,
             modified_ns: file.modified_ns as u64,
             rows: file.rows,
+            etag: file.etag.clone(),
         })
     });
     Manifest {
@@ -65,8 +66,8 @@ impl Night<'_> {
     /// Whether readers load the list of a later night.
     fn is_backfill(&self) -> Result<bool, Error> {
         let spec = &self.job.spec;
-        let current = publish::current(&spec.output)?;
-        let runs = publish::list_runs(&spec.output, &spec.name.0)?;
+        let current = publish::current(&self.job.place)?;
+        let runs = publish::list_runs(&self.job.place, &spec.name.0)?;
         let loaded = runs.iter().find(|run| current.as_ref().is_some_and(|current| current.run_id == run.id));
         Ok(loaded.is_some_and(|loaded| loaded.date > self.date))
     }

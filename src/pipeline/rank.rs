@@ -268,7 +268,8 @@ impl Night<'_> {
         let spec = &self.job.spec;
         let fingerprint = self
             .models_fingerprint("rank", &["behavior", "catalog", "encode", "factorize", "learn"])
-            .add("buckets", &spec.publish.buckets.0.to_string());
+            .add("buckets", &spec.publish.buckets.0.to_string())
+            .add("min_users", &spec.privacy.min_users.to_string());
         self.stage("rank", fingerprint.hex(), |night, folder| {
             let weights = night.weights()?;
             let learned = night.learned("full", Some(&weights))?;
@@ -306,8 +307,9 @@ impl Night<'_> {
                 night.progress("rank", n_done, order.len(), "users");
             }
             writers.finish(&tables, &learned.history)?;
-            let n_queries = night.query_items(folder, &catalog.eligible)?;
-            popular::write(folder, &tables.items, &learned.history, &catalog.eligible, config.top_k.get())?;
+            let n_queries = night.query_items(folder, &learned.history, &catalog.eligible)?;
+            let wanted = (config.top_k.get(), night.job.spec.privacy.min_users);
+            popular::write(folder, &tables.items, &learned.history, &catalog.eligible, wanted)?;
             let n_listed = order.len();
             let note = format!("{n_rows} rows for {n_listed} users, lists for {n_queries} queries");
             Ok(Report { facts: json!({ "rows": n_rows, "users": n_listed, "queries": n_queries }), note })
@@ -329,8 +331,9 @@ impl Night<'_> {
         Ok((warm.with(all), order.values().to_vec()))
     }
 
-    /// Items for each search: what users turned to after it, and what its words resemble.
-    fn query_items(&self, folder: &Path, eligible: &[bool]) -> Result<usize, Error> {
+    /// Items for each search: what users turned to after it, and what its words resemble. A search of fewer users
+    /// than the job's floor has none.
+    fn query_items(&self, folder: &Path, history: &History, eligible: &[bool]) -> Result<usize, Error> {
         let ids = self.ids()?;
         let items = self.item_ids(&ids);
         let (n_queries, n_items) = (ids.queries.len(), items.len());
@@ -356,6 +359,11 @@ impl Night<'_> {
             top_k: self.job.spec.ranking.top_k.get(),
         };
         let found = retrieval::retrieve(&request, &mut |_| {})?;
+        let mut n_users = vec![0_u32; n_queries];
+        for user in 0..history.searches.n_rows() {
+            history.searches.row(user).0.iter().for_each(|query| n_users[*query as usize] += 1);
+        }
+        let is_listed = |query: usize| n_users[query] >= self.job.spec.privacy.min_users;
         let path = folder.join("query_items/part.parquet");
         let layout = Layout {
             sorted_by: vec!["query".to_owned(), "rank".to_owned()],
@@ -365,7 +373,7 @@ impl Night<'_> {
         let block = |queries_at: std::ops::Range<usize>| {
             let mut rows: Vec<(u32, u32, f32, f32)> = Vec::new();
             let mut lengths = Vec::new();
-            for query in queries_at {
+            for query in queries_at.filter(|query| is_listed(*query)) {
                 let (items, scores) = found.list(query);
                 let (turned_to, strength) = behavior.row(query);
                 let before = rows.len();

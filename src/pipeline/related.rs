@@ -12,6 +12,7 @@ use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::{DataType, Field, Fields};
 use serde_json::json;
 
+use crate::behavior::EVERYBODY;
 use crate::error::Error;
 use crate::lake::table::{self, Layout};
 use crate::lake::{self};
@@ -103,7 +104,8 @@ impl Night<'_> {
     pub(super) fn profile(&mut self) -> Result<(), Error> {
         let fingerprint = self
             .fingerprint("profile", &["behavior", "catalog", "encode"])
-            .add("config", &json!(self.job.spec.profile).to_string());
+            .add("config", &json!(self.job.spec.profile).to_string())
+            .add("min_users", &self.job.spec.privacy.min_users.to_string());
         self.stage("profile", fingerprint.hex(), |night, folder| {
             let ids = night.ids()?;
             let history = night.history("full", &ids)?;
@@ -137,7 +139,7 @@ impl Night<'_> {
             )?;
             let users = night.user_ids(&ids);
             let names = Names { categories: category_names, brands: brand_names, terms: terms.names };
-            write_profiles(folder, &users, &activity, &profiles, &names)?;
+            write_profiles(folder, &users, &activity, &profiles, &names, night.job.spec.privacy.min_users)?;
             Ok(Report { facts: json!({ "users": users.len() }), note: format!("{} users", users.len()) })
         })
     }
@@ -206,6 +208,7 @@ fn write_profiles(
     activity: &RecordBatch,
     profiles: &Profiles,
     names: &Names,
+    min_users: u32,
 ) -> Result<(), Error> {
     // The users table has a row for every user, in the order of their indices.
     let activity_column = |name: &str| -> Result<ArrayRef, Error> {
@@ -222,16 +225,16 @@ fn write_profiles(
     };
     let mut columns: Vec<lists::Named> = vec![
         ("user_id", users.take(idx.iter().map(|user| Some(*user)))?),
-        ("segment", activity_column("segment")?),
+        ("segment", common(&activity_column("segment")?, min_users)),
         ("n_events", activity_column("n_events")?),
         ("n_items", activity_column("n_items")?),
         ("n_purchases", activity_column("n_purchases")?),
         ("n_searches", activity_column("n_searches")?),
         ("first_time", activity_column("first_time")?),
         ("last_time", activity_column("last_time")?),
-        ("categories", shares(&idx, &profiles.categories, &names.categories)?),
-        ("brands", shares(&idx, &profiles.brands, &names.brands)?),
-        ("terms", shares(&idx, &profiles.terms, &names.terms)?),
+        ("categories", shares(&idx, &profiles.categories, &names.categories, min_users)?),
+        ("brands", shares(&idx, &profiles.brands, &names.brands, min_users)?),
+        ("terms", shares(&idx, &profiles.terms, &names.terms, min_users)?),
         ("price_low", band(&|band| band.0)),
         ("price_high", band(&|band| band.1)),
     ];
@@ -250,9 +253,32 @@ fn write_profiles(
     Ok(())
 }
 
-/// A list of `{name, share}` a user.
-fn shares(users: &[u32], of_user: &[Vec<(u32, f32)>], names: &[String]) -> Result<ArrayRef, Error> {
-    let lists_of = || users.iter().map(|user| &of_user[*user as usize]);
+/// Segments, each of too few users as everybody's.
+fn common(segments: &ArrayRef, min_users: u32) -> ArrayRef {
+    let segments = segments.as_string::<i32>();
+    let mut n_users: BTreeMap<&str, u32> = BTreeMap::new();
+    segments.iter().flatten().for_each(|segment| *n_users.entry(segment).or_default() += 1);
+    let kept = |segment: &str| {
+        if n_users[segment] >= min_users { segment.to_owned() } else { EVERYBODY.to_owned() }
+    };
+    Arc::new(segments.iter().map(|segment| segment.map(kept)).collect::<StringArray>())
+}
+
+/// A list of `{name, share}` a user, without names that fewer users than that have in theirs.
+fn shares(
+    users: &[u32],
+    of_user: &[Vec<(u32, f32)>],
+    names: &[String],
+    min_users: u32,
+) -> Result<ArrayRef, Error> {
+    let mut n_users = vec![0_u32; names.len()];
+    of_user.iter().flatten().for_each(|(name, _)| n_users[*name as usize] += 1);
+    let lists: Vec<Vec<(u32, f32)>> = users
+        .iter()
+        .map(|user| of_user[*user as usize].iter().copied())
+        .map(|list| list.filter(|(name, _)| n_users[*name as usize] >= min_users).collect())
+        .collect();
+    let lists_of = || lists.iter();
     let entries = || lists_of().flatten();
     let fields = Fields::from(vec![
         Field::new("name", DataType::Utf8, false),

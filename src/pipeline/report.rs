@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::gate::Measured;
 use crate::job::Job;
 use crate::lake::{self, Lake, Param};
-use crate::publish::{self, Id, Ids, Manifest, Output};
+use crate::publish::{self, Id, Ids, Manifest};
 use crate::random::split_mix;
 use crate::report::{self, Facts, Item, Metric, Night as PastNight, Row, User};
 
@@ -44,14 +44,18 @@ pub fn report(job: &Job, run_id: Option<&str>, out: Option<&Path>) -> Result<Str
     // Nobody may be forgotten, and no run removed, while a page is made that is to stay in one.
     let _output = match out {
         Some(_) => None,
-        None => Some(Output::open(&job.spec.output, &job.spec.name.0)?),
+        None => Some(super::locked(job)?),
     };
     let run = runs::named(job, &run_id)?;
     let Some(manifest) = run.manifest else {
         return Err(publish::Error::Incomplete { run_id: run.info.id }.into());
     };
+    fetch(job, &run.info.folder)?;
     let path = write(job, &run.info.folder, &manifest, out)?;
-    Ok(format!("{}\n", path.display()))
+    if out.is_none() {
+        job.place.send(&path)?;
+    }
+    Ok(format!("{}\n", job.place.shown(&path).display()))
 }
 
 /// Makes the page of every complete run again, whose tables have changed; returns those that have none now, and why.
@@ -59,11 +63,22 @@ pub(super) fn again(job: &Job) -> Result<Vec<(String, String)>, Error> {
     let mut without = Vec::new();
     for run in runs::listed(job)? {
         let Some(manifest) = &run.manifest else { continue };
-        if let Err(error) = write(job, &run.info.folder, manifest, None) {
-            without.push((run.info.id, chain(&error)));
+        let written =
+            fetch(job, &run.info.folder).and_then(|()| write(job, &run.info.folder, manifest, None));
+        match written {
+            Ok(path) => job.place.send(&path)?,
+            Err(error) => without.push((run.info.id, chain(&error))),
         }
     }
     Ok(without)
+}
+
+/// Has what a page is made from on this side.
+pub(super) fn fetch(job: &Job, folder: &Path) -> Result<(), Error> {
+    for part in ["metrics", "recommendations", "user_profiles", "stages/catalog", "stages/behavior"] {
+        job.place.fetch(&folder.join(part))?;
+    }
+    Ok(())
 }
 
 /// Writes the page of a run into its folder, or elsewhere.
@@ -130,9 +145,11 @@ fn metrics(folder: &Path) -> Result<Vec<Metric>, Error> {
 
 /// The run's night and those before it, of which the manifests can be read.
 fn nights(job: &Job, manifest: &Manifest) -> Result<Vec<PastNight>, Error> {
-    let runs = publish::list_runs(&job.spec.output, &job.spec.name.0)?;
+    let runs = publish::list_runs(&job.place, &job.spec.name.0)?;
     let before = runs.iter().rev().skip_while(|run| run.id != manifest.run_id).skip(1);
-    let before = before.filter_map(|run| publish::read_manifest(&run.folder).ok().flatten());
+    let before = before
+        .filter(|run| run.complete)
+        .filter_map(|run| publish::read_manifest(&run.folder).ok().flatten());
     let mut nights: Vec<PastNight> = before.take(NIGHTS).map(|manifest| night(&manifest)).collect();
     nights.reverse();
     nights.push(night(manifest));
@@ -257,7 +274,7 @@ fn rows_of(list: &RecordBatch) -> Result<Vec<Row>, Error> {
 }
 
 /// An error with its causes, on one line.
-fn chain(error: &Error) -> String {
+pub(super) fn chain(error: &Error) -> String {
     let mut text = error.to_string();
     let mut cause = std::error::Error::source(error);
     while let Some(inner) = cause {

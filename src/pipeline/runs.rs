@@ -2,7 +2,7 @@
 
 use crate::error::Error;
 use crate::job::Job;
-use crate::publish::{self, Manifest, Output, RunInfo, State};
+use crate::publish::{self, Manifest, RunInfo, State};
 
 use super::{current, current_is_ours};
 
@@ -43,11 +43,12 @@ impl Listed {
 /// A job's runs, oldest first.
 pub(super) fn listed(job: &Job) -> Result<Vec<Listed>, Error> {
     current_is_ours(job)?;
-    let current = publish::current(&job.spec.output)?;
-    let runs = publish::list_runs(&job.spec.output, &job.spec.name.0)?;
+    let current = publish::current(&job.place)?;
+    let runs = publish::list_runs(&job.place, &job.spec.name.0)?;
     runs.into_iter()
         .map(|info| {
-            let manifest = publish::read_manifest(&info.folder)?;
+            // A mirror may have a manifest that a store does not have.
+            let manifest = if info.complete { publish::read_manifest(&info.folder)? } else { None };
             let current = current.as_ref().is_some_and(|current| current.run_id == info.id);
             Ok(Listed { info, manifest, current })
         })
@@ -93,7 +94,7 @@ pub fn list(job: &Job) -> Result<String, Error> {
 /// If there is no such run, or the disk refuses.
 pub fn pin(job: &Job, run_id: &str, pinned: bool) -> Result<String, Error> {
     let run = named(job, run_id)?;
-    publish::pin(&run.info, pinned)?;
+    publish::pin(&job.place, &run.info, pinned)?;
     Ok(format!(
         "{} {}\n",
         run.info.id,
@@ -109,7 +110,7 @@ pub fn rollback(job: &Job, run_id: Option<&str>) -> Result<String, Error> {
     let from = current(job)?.run_id;
     let run_id = match run_id {
         Some(run_id) => named(job, run_id)?.info.id,
-        None => match publish::previous(&job.spec.output, &job.spec.name.0)? {
+        None => match publish::previous(&job.place, &job.spec.name.0)? {
             Some(run) => run.id,
             None => {
                 return Err(Error::NotFound { what: "an earlier published run".to_owned(), run_id: from });
@@ -122,7 +123,7 @@ pub fn rollback(job: &Job, run_id: Option<&str>) -> Result<String, Error> {
             format!("run {run_id} was refused by the gate: expected a run that was published or held");
         return Err(Error::Usage { problem });
     }
-    let output = Output::open(&job.spec.output, &job.spec.name.0)?;
+    let output = super::locked(job)?;
     output.make_current(&run_id)?;
     Ok(format!("CURRENT names {run_id}; before it named {from}\n"))
 }

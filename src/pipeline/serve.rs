@@ -44,6 +44,9 @@ pub fn load(
 ) -> Result<String, Error> {
     let run = published(job, run_id)?;
     let manifest = run.manifest.unwrap_or_default();
+    for kind in KINDS {
+        job.place.fetch(&run.info.folder.join(kind.name))?;
+    }
     let tables = KINDS.iter().filter_map(|kind| {
         let record = manifest.tables.get(kind.name)?;
         Some(Table { kind: *kind, folder: run.info.folder.join(kind.name), rows: record.rows })
@@ -83,9 +86,11 @@ pub fn load(
 /// # Errors
 /// If nothing is published, or the user has no list.
 pub fn lookup(job: &Job, user: &str) -> Result<String, Error> {
+    let user = &job.access.pseudonym(user);
     let current = current(job)?;
-    let table = job.spec.output.join(&current.path).join("recommendations");
+    let table = job.place.root().join(&current.path).join("recommendations");
     let place = format!("bucket={:02}", bucket(user, job.spec.publish.buckets.0));
+    job.place.fetch(&table.join(&place))?;
     let likely =
         |file: &Path| file.parent().and_then(Path::file_name).is_some_and(|folder| folder == place.as_str());
     let rows = publish::find(&table, "user_id", user, &likely)?;
@@ -110,6 +115,7 @@ pub fn export(job: &Job, table: &str, run_id: Option<&str>, to: &mut dyn Write) 
     };
     let failed = |source| Error::Export { source };
     let mut n_lists = 0;
+    job.place.fetch(&run.info.folder.join(name))?;
     for list in Lists::open(&run.info.folder.join(name), keys, &[item, "score"])? {
         let list = list?;
         let mut line = Map::new();

@@ -20,6 +20,7 @@ use super::runs::Listed;
 /// # Errors
 /// If nothing is published, or the user has no list.
 pub fn user(job: &Job, id: &str, k: usize) -> Result<String, Error> {
+    let id = &job.access.pseudonym(id);
     let shelf = Shelf::open(job, "")?;
     let profile = shelf.ask(
         "SELECT user_id, segment, n_events, n_items, n_purchases, first_time, last_time,
@@ -87,7 +88,7 @@ pub fn run(job: &Job, run_id: Option<&str>) -> Result<String, Error> {
         Some(run_id) => run_id.to_owned(),
         None => current(job)?.run_id,
     };
-    let folder = job.spec.output.join("runs").join(&run_id);
+    let folder = job.place.root().join("runs").join(&run_id);
     let manifest = publish::read_manifest(&folder)?
         .ok_or_else(|| Error::NotFound { what: format!("run {run_id}"), run_id: run_id.clone() })?;
     Ok(describe(&manifest))
@@ -174,7 +175,7 @@ impl Shelf {
     /// names such a one.
     pub(super) fn open(job: &Job, statement: &str) -> Result<Self, Error> {
         let current = current(job)?;
-        let folder = job.spec.output.join(&current.path);
+        let folder = job.place.root().join(&current.path);
         let lake = Lake::open(&lake::Config {
             threads: job.spec.threads,
             memory_bytes: job.spec.sql_memory_mib.bytes(),
@@ -194,16 +195,19 @@ impl Shelf {
             ));
         }
         tables.push(("catalog".to_owned(), folder.join("stages/catalog/catalog.parquet")));
+        for (_, path) in &tables {
+            job.place.fetch(path)?;
+        }
         tables.retain(|(_, path)| path.exists());
         for (name, path) in &tables {
             lake.register_file(name, path)?;
         }
         let runs = super::runs::listed(job)?;
-        lake.register_rows("runs", runs_table(&runs)?)?;
+        lake.register_rows("runs", runs_table(job, &runs)?)?;
         let mut names: Vec<String> = tables.into_iter().map(|(name, _)| name).collect();
         names.push("runs".to_owned());
         if statement.contains("all_") {
-            names.extend(of_all_runs(&lake, &runs)?);
+            names.extend(of_all_runs(&lake, job, &runs)?);
         }
         names.extend(inputs(&lake, job, statement)?);
         Ok(Self { lake, tables: names, run_id: current.run_id })
@@ -228,12 +232,13 @@ impl Shelf {
 }
 
 /// Every published table of all complete runs, with the run and its date before its own columns.
-fn of_all_runs(lake: &Lake, runs: &[Listed]) -> Result<Vec<String>, Error> {
+fn of_all_runs(lake: &Lake, job: &Job, runs: &[Listed]) -> Result<Vec<String>, Error> {
     let mut parts: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (at, run) in runs.iter().enumerate() {
         let Some(manifest) = &run.manifest else { continue };
         for table in manifest.tables.keys().filter(|table| *table != "rejected") {
             let (path, part) = (run.info.folder.join(table), format!("{table}_of_run_{at}"));
+            job.place.fetch(&path)?;
             if path.exists() {
                 lake.register_file(&part, &path)?;
                 parts.entry(table.clone()).or_default().push(format!(
@@ -263,8 +268,8 @@ fn inputs(lake: &Lake, job: &Job, statement: &str) -> Result<Vec<String>, Error>
     for (name, config, contract) in inputs {
         let is_named = statement.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == name);
         if let (Some(config), true) = (config, is_named) {
-            let input =
-                input::discover(config, &contract).map_err(|source| Error::Input { input: name, source })?;
+            let input = input::discover(config, &contract, &job.access)
+                .map_err(|source| Error::Input { input: name, source })?;
             lake.register_input(name, &input, &contract)?;
             names.push(name.to_owned());
         }
@@ -272,7 +277,7 @@ fn inputs(lake: &Lake, job: &Job, statement: &str) -> Result<Vec<String>, Error>
     Ok(names)
 }
 
-fn runs_table(runs: &[Listed]) -> Result<RecordBatch, Error> {
+fn runs_table(job: &Job, runs: &[Listed]) -> Result<RecordBatch, Error> {
     let text = |of: &dyn Fn(&Listed) -> String| -> ArrayRef {
         std::sync::Arc::new(runs.iter().map(|run| Some(of(run))).collect::<StringArray>())
     };
@@ -291,7 +296,7 @@ fn runs_table(runs: &[Listed]) -> Result<RecordBatch, Error> {
         ("pinned", flag(&|run| run.info.pinned)),
         ("n_rows", count(&Listed::rows)),
         ("bytes", count(&Listed::bytes)),
-        ("folder", text(&|run| run.info.folder.display().to_string())),
+        ("folder", text(&|run| job.place.shown(&run.info.folder).display().to_string())),
     ];
     Ok(RecordBatch::try_from_iter(columns)?)
 }

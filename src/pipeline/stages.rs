@@ -91,7 +91,7 @@ impl<'a> Night<'a> {
 
     pub(super) fn outcome(self, elapsed: Duration) -> Outcome {
         Outcome {
-            folder: self.run.folder(),
+            folder: self.job.place.shown(&self.run.folder()),
             manifest: self.manifest,
             state: self.state,
             metrics: self.metrics,
@@ -117,6 +117,7 @@ impl<'a> Night<'a> {
         work: impl FnOnce(&mut Self, &Path) -> Result<Report, Error>,
     ) -> Result<(), Error> {
         let (began, usage) = (Instant::now(), Usage::begin());
+        let _span = tracing::info_span!(target: "profile", "stage", of = name).entered();
         let (folder, facts, reused_from) = match self.run.stage(name, &fingerprint)? {
             Stage::Done(done) => {
                 (self.on_event)(Event::Reused { stage: name, from: done.made_by() });
@@ -322,6 +323,7 @@ impl<'a> Night<'a> {
             .add("run_end", &run_end_us.to_string())
             .add("cuts", &format!("{cuts:?}"))
             .add("held_out", &json!((spec.evaluation.held_out(), spec.seed, self.windows())).to_string())
+            .add("consent", &json!(spec.privacy.consent).to_string())
             .add("config", &json!(spec.behavior).to_string());
         for (name, text) in spec.behavior.statement_texts() {
             fingerprint = fingerprint.add(&name, &text);
@@ -336,6 +338,7 @@ impl<'a> Night<'a> {
                 events: &inputs.events,
                 items: inputs.items.as_ref(),
                 users: inputs.users.as_ref(),
+                consent: job.spec.privacy.consent.as_deref(),
                 given: inputs.given().collect(),
             };
             let facts = behavior::aggregate(

@@ -53,7 +53,8 @@ struct Tried {
 impl Night<'_> {
     pub(super) fn tune(&mut self, budget: Budget, began: Instant) -> Result<Search, Error> {
         let spec = &self.job.spec;
-        let folder = spec.output.join("tuning");
+        let folder = self.job.place.root().join("tuning");
+        self.job.place.fetch(&folder)?;
         let (path, tuned) = (folder.join("trials.parquet"), folder.join("tuned.toml"));
         let search = self
             .models_fingerprint("tune", &["behavior", "catalog", "encode", "factorize"])
@@ -140,6 +141,9 @@ impl Night<'_> {
         let changed = !best.is_empty();
         if changed {
             write_text(&tuned, &job::overlay(&sets(&best))?)?;
+        }
+        if folder.exists() {
+            self.job.place.send(&folder)?;
         }
         Ok(Search { report, trials: path, tuned: changed.then_some(tuned), elapsed: began.elapsed() })
     }
@@ -355,7 +359,7 @@ fn write(path: &Path, search: &str, tried: &[Tried]) -> Result<(), Error> {
 fn write_text(path: &Path, text: &str) -> Result<(), Error> {
     let partial = path.with_extension("partial");
     let failed = |source| lake::Error::from(table::Error::Io { path: path.to_owned(), source });
-    std::fs::write(&partial, text).map_err(failed)?;
+    lake::disk::write(&partial, text.as_bytes()).map_err(failed)?;
     std::fs::rename(&partial, path).map_err(failed)?;
     Ok(())
 }

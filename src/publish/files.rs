@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::lake::disk;
+
 use super::Error;
 
 pub(super) fn io<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(std::io::Error) -> Error + 'a {
@@ -32,7 +34,7 @@ pub(super) fn write_json<T: Serialize>(path: &Path, writer: &str, value: &T) -> 
 pub fn write_whole(path: &Path, writer: &str, bytes: &[u8]) -> Result<(), Error> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let partial = path.with_file_name(format!(".{name}.{writer}.partial"));
-    let mut file = File::create(&partial).map_err(io("write", &partial))?;
+    let mut file = disk::create(&partial).map_err(io("write", &partial))?;
     file.write_all(bytes).map_err(io("write", &partial))?;
     file.sync_all().map_err(io("write", &partial))?;
     fs::rename(&partial, path).map_err(io("rename", &partial))?;
@@ -61,7 +63,7 @@ pub(super) fn parent(path: &Path) -> &Path {
 }
 
 pub(super) fn create_folder(path: &Path) -> Result<(), Error> {
-    fs::create_dir_all(path).map_err(io("create", path))
+    disk::create_folders(path).map_err(io("create", path))
 }
 
 /// Removes a file, or a folder with all that is in it, where it is there.

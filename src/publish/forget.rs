@@ -15,7 +15,7 @@ use crate::lake::table::{Layout, Writer};
 use super::Error;
 use super::REPORT;
 use super::check::{count, parquet_files};
-use super::files::{entries, io, remove, write_json};
+use super::files::{entries, io, write_json};
 use super::manifest::{Manifest, read_manifest};
 use super::runs::{Output, list_runs};
 
@@ -45,15 +45,18 @@ impl Output {
     /// If a file cannot be read or written; [`Error::Remains`] where a row was found afterwards.
     pub fn forget(&self, users: &BTreeSet<String>) -> Result<Forgotten, Error> {
         let mut forgotten = Forgotten::default();
-        for run in list_runs(self.root(), self.job())? {
+        let place = self.place();
+        place.forget_others("")?;
+        place.fetch(&place.root().join("runs"))?;
+        for run in list_runs(place, self.job())? {
             forgotten.runs += 1;
             // It shows some users' lists.
-            remove(&run.folder.join(REPORT))?;
+            place.remove(&run.folder.join(REPORT))?;
             let stages = run.folder.join("stages");
             for stage in if stages.exists() { entries(&stages)? } else { Vec::new() } {
                 let name = stage.file_name().unwrap_or_default().to_string_lossy().into_owned();
                 if !WITHOUT_USERS.contains(&name.as_str()) {
-                    remove(&stage)?;
+                    place.remove(&stage)?;
                 }
             }
             for path in files_of_users(&run.folder)? {
@@ -66,8 +69,9 @@ impl Output {
                 recount(&run.folder, &mut manifest)?;
                 write_json(&run.folder.join("manifest.json"), &run.id, &manifest)?;
             }
+            place.send(&run.folder)?;
         }
-        for path in files_of_users(self.root())? {
+        for path in files_of_users(place.root())? {
             let (found, _) = rows_of(&path, users)?;
             if found > 0 {
                 return Err(Error::Remains { path, found });

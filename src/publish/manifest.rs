@@ -95,6 +95,9 @@ pub struct InputFile {
     pub modified_ns: u64,
     /// Rows.
     pub rows: u64,
+    /// What a store tells versions of it apart by; empty in a folder.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub etag: String,
 }
 
 /// What became of an input's rows.

@@ -1,7 +1,8 @@
-//! Runs on disk: their folders, their stages, their manifest, and the one-step switch of `CURRENT`.
+//! Runs: their folders, their stages, their manifest, and the one-step switch of `CURRENT`.
 //!
 //! ```text
-//! <output>/.nightly.lock             held while a run of the job works; dies with the process
+//! <output>/.nightly.lock             held while a run of the job works; dies with the process, in a store
+//!                                    with its term
 //! <output>/CURRENT                   {"run_id": …}: the run that readers load
 //! <output>/runs/nightly-2026-11-21-1/
 //!     report.html                    the run for people; not counted, and made again at will
@@ -13,7 +14,8 @@
 //!
 //! Invariants: a file appears under its name only when it is whole (written beside it, forced to
 //! disk with its folder, renamed); `CURRENT` names only complete runs, whose tables are there as
-//! their manifest counts them; a process killed at any moment leaves nothing that needs cleaning up
+//! their manifest counts them; in a store it is replaced only where it is still what was read when the lock was
+//! taken; a process killed at any moment leaves nothing that needs cleaning up
 //! by hand. The room never looks into a table, except to check it before it is published
 //! ([`check()`]).
 //!
@@ -30,8 +32,10 @@ mod files;
 mod find;
 mod forget;
 mod id;
+mod lease;
 mod lists;
 mod manifest;
+mod place;
 mod problem;
 mod runs;
 mod stages;
@@ -43,6 +47,7 @@ pub use forget::Forgotten;
 pub use id::{Id, Ids};
 pub use lists::{List, Lists, Paired};
 pub use manifest::{Cost, InputFile, Manifest, Rows, StageRecord, State, TableRecord, read_manifest};
+pub use place::Place;
 pub use problem::{Fault, Problem};
 pub use runs::{Output, Run, RunInfo, current, list_runs, pin, previous};
 pub use stages::{DoneStage, Fingerprint, Stage, StageWriter};
@@ -94,6 +99,15 @@ pub enum Error {
         /// What it says of its holder.
         holder: String,
     },
+    /// A lock that was held was taken by somebody else: it was not renewed in time.
+    #[error("{}: another run of this job has taken the lock, which could not be renewed in time", path.display())]
+    LockLost {
+        /// The lock.
+        path: PathBuf,
+    },
+    /// A store refused.
+    #[error(transparent)]
+    Store(#[from] crate::lake::store::Error),
     /// A run was asked for that has no manifest.
     #[error("run {run_id} is not complete: it has no manifest")]
     Incomplete {

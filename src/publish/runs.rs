@@ -3,23 +3,30 @@
 use std::fs::{self, File, TryLockError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use chrono::{NaiveDate, Utc};
 
+use crate::lake::disk;
+
 use super::check::count;
 use super::files::{
-    create_folder, entries, io, link, link_tree, parent, read_json, remove, sync, write_json,
+    create_folder, entries, io, link, link_tree, parent, remove, sync, write_json, write_whole,
 };
+use super::lease::Lease;
 use super::manifest::{Manifest, State, read_manifest};
+use super::place::Place;
 use super::problem::Problem;
 use super::stages::{self, DoneStage, Stage};
-use super::{Current, Error, REPORT, run_id};
+use super::{Current, Error, REPORT, TableRecord, run_id};
 
-/// A job's output folder, locked for one process.
+/// A job's output, locked for one process.
 #[derive(Debug)]
 pub struct Output {
-    root: PathBuf,
+    place: Place,
     job: String,
+    /// The lock of an output in a store.
+    lease: Option<Arc<Lease>>,
     /// Held open: the lock goes when the process does, however it ends.
     _lock: File,
 }
@@ -27,7 +34,8 @@ pub struct Output {
 /// One attempt at one night.
 #[derive(Debug)]
 pub struct Run {
-    root: PathBuf,
+    place: Place,
+    lease: Option<Arc<Lease>>,
     job: String,
     id: String,
     resumed: bool,
@@ -53,23 +61,24 @@ pub struct RunInfo {
 }
 
 impl Output {
-    pub(super) fn root(&self) -> &Path {
-        &self.root
+    pub(super) fn place(&self) -> &Place {
+        &self.place
     }
 
     pub(super) fn job(&self) -> &str {
         &self.job
     }
 
-    /// Makes the folder where missing, and takes the job's lock.
+    /// Makes the folder where missing, and takes the job's lock; in a store, for so many seconds at a time.
     ///
     /// # Errors
     /// [`Error::Locked`] where another process holds it.
-    pub fn open(root: &Path, job: &str) -> Result<Self, Error> {
+    pub fn open(place: &Place, job: &str, lease_s: u32) -> Result<Self, Error> {
+        let root = place.root();
         create_folder(&root.join("runs"))?;
         sync(root)?;
         let path = root.join(format!(".{job}.lock"));
-        let mut lock = File::options()
+        let mut lock = disk::options()
             .create(true)
             .truncate(false)
             .read(true)
@@ -85,9 +94,16 @@ impl Output {
             Err(TryLockError::Error(source)) => return Err(io("lock", &path)(source)),
         }
         lock.set_len(0).map_err(io("write", &path))?;
-        let holder = format!("pid {}{}, since {}\n", std::process::id(), on_host(), Utc::now().to_rfc3339());
-        lock.write_all(holder.as_bytes()).map_err(io("write", &path))?;
-        Ok(Self { root: root.to_owned(), job: job.to_owned(), _lock: lock })
+        let holder = format!("pid {}{}, since {}", std::process::id(), on_host(), Utc::now().to_rfc3339());
+        lock.write_all(format!("{holder}\n").as_bytes()).map_err(io("write", &path))?;
+        let mut lease = None;
+        if let Some(store) = place.opened_store() {
+            let key = format!(".{job}.lock");
+            lease = Some(Arc::new(Lease::take(store, &key, &holder, &mirror_name(root)?, lease_s)?));
+            // What was there before the lock was taken may be there no more.
+            place.refresh()?;
+        }
+        Ok(Self { place: place.clone(), job: job.to_owned(), lease, _lock: lock })
     }
 
     /// Goes on with the date's newest run where it is unfinished, else begins the next attempt.
@@ -98,34 +114,53 @@ impl Output {
     /// # Errors
     /// If folders cannot be read or made.
     pub fn start(&self, date: NaiveDate) -> Result<Run, Error> {
-        let runs = list_runs(&self.root, &self.job)?;
+        let mut runs = list_runs(&self.place, &self.job)?;
+        runs.extend(self.unsent(&runs)?);
         let newest = runs.iter().filter(|run| run.date == date).max_by_key(|run| run.attempt);
         let (id, resumed) = match newest {
             Some(run) if !run.complete => (run.id.clone(), true),
             Some(run) => (run_id(&self.job, date, run.attempt + 1), false),
             None => (run_id(&self.job, date, 1), false),
         };
-        let folder = self.root.join("runs").join(&id);
+        let folder = self.place.root().join("runs").join(&id);
         let stages = folder.join("stages");
         create_folder(&stages)?;
         if resumed {
             clear(&folder, |name| name != "stages")?;
-            remove(&folder.join(REPORT))?;
+            // A manifest that is there was never sent.
+            ["manifest.json", REPORT].iter().try_for_each(|name| remove(&folder.join(name)))?;
             clear(&stages, |name| name.starts_with('.'))?;
         }
         sync(&folder)?;
         sync(parent(&folder))?;
         let earlier = runs.into_iter().rev().filter(|run| run.id != id).map(|run| run.folder).collect();
-        Ok(Run { root: self.root.clone(), job: self.job.clone(), id, resumed, earlier })
+        let (place, lease, job) = (self.place.clone(), self.lease.clone(), self.job.clone());
+        Ok(Run { place, lease, job, id, resumed, earlier })
     }
 
-    /// Complete stages of this name, newest run first.
+    /// Runs that this machine began and of which a store has nothing yet.
+    fn unsent(&self, sent: &[RunInfo]) -> Result<Vec<RunInfo>, Error> {
+        let here = list_runs(&Place::folder(self.place.root()), &self.job)?;
+        let unsent = here.into_iter().filter(|run| sent.iter().all(|sent| sent.id != run.id));
+        Ok(unsent.map(|run| RunInfo { complete: false, pinned: false, ..run }).collect())
+    }
+
+    /// The newest complete stage of this name whose facts are the ones that are wanted.
     ///
     /// # Errors
-    /// If folders cannot be read.
-    pub fn earlier(&self, stage: &str) -> Result<Vec<DoneStage>, Error> {
-        let runs = list_runs(&self.root, &self.job)?;
-        Ok(runs.iter().rev().filter_map(|run| stages::complete(&run.folder, stage)).collect())
+    /// If folders cannot be read, or the store refuses.
+    pub fn newest(
+        &self,
+        stage: &str,
+        wanted: &dyn Fn(&serde_json::Value) -> bool,
+    ) -> Result<Option<DoneStage>, Error> {
+        for run in list_runs(&self.place, &self.job)?.iter().rev() {
+            let found = stages::find(&self.place, &run.folder, stage, &|stage| wanted(stage.facts()))?;
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
+        Ok(None)
     }
 
     /// Switches `CURRENT` to a complete run once its tables are found to be as its manifest counts them.
@@ -133,16 +168,17 @@ impl Output {
     /// # Errors
     /// [`Error::Incomplete`] where it has no manifest; if a table is not as counted, or the disk refuses.
     pub fn make_current(&self, run_id: &str) -> Result<(), Error> {
-        let folder = self.root.join("runs").join(run_id);
+        let folder = self.place.root().join("runs").join(run_id);
         let Some(manifest) = read_manifest(&folder)? else {
             return Err(Error::Incomplete { run_id: run_id.to_owned() });
         };
-        verify(&folder, &manifest)?;
+        verify(&self.place, &folder, &manifest)?;
         if manifest.state != State::Published {
             let manifest = Manifest { state: State::Published, ..manifest };
             write_json(&folder.join("manifest.json"), run_id, &manifest)?;
+            self.place.send(&folder.join("manifest.json"))?;
         }
-        switch(&self.root, &self.job, run_id)
+        switch(&self.place, self.lease.as_deref(), &self.job, run_id)
     }
 
     /// Removes runs past the newest `keep` complete ones, and returns their names. Never the one in
@@ -152,17 +188,17 @@ impl Output {
     /// # Errors
     /// If a folder cannot be read or removed; a run is in its place or not at all.
     pub fn retain(&self, keep: usize) -> Result<Vec<String>, Error> {
-        let folder = self.root.join("runs");
+        let folder = self.place.root().join("runs");
         for path in entries(&folder)? {
             // What an earlier call was killed over.
             if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(REMOVED)) {
                 remove(&path)?;
             }
         }
-        let Some(current) = current(&self.root)?.filter(|_| keep > 0) else { return Ok(Vec::new()) };
-        let previous = previous(&self.root, &self.job)?;
+        let Some(current) = current(&self.place)?.filter(|_| keep > 0) else { return Ok(Vec::new()) };
+        let previous = previous(&self.place, &self.job)?;
         let (mut complete, mut removed) = (0, Vec::new());
-        for run in list_runs(&self.root, &self.job)?.into_iter().rev() {
+        for run in list_runs(&self.place, &self.job)?.into_iter().rev() {
             let is_kept = complete < keep
                 || run.pinned
                 || run.id == current.run_id
@@ -171,12 +207,18 @@ impl Output {
             if is_kept {
                 continue;
             }
+            if self.place.opened_store().is_some() {
+                self.place.remove(&run.folder)?;
+                removed.push(run.id);
+                continue;
+            }
             let aside = folder.join(format!("{REMOVED}{}", run.id));
             fs::rename(&run.folder, &aside).map_err(io("rename", &run.folder))?;
             sync(&folder)?;
             remove(&aside)?;
             removed.push(run.id);
         }
+        self.place.forget_others(&current.run_id)?;
         Ok(removed)
     }
 }
@@ -192,7 +234,7 @@ impl Run {
 
     /// Its folder.
     pub fn folder(&self) -> PathBuf {
-        self.root.join("runs").join(&self.id)
+        self.place.root().join("runs").join(&self.id)
     }
 
     /// Whether an earlier process began it.
@@ -217,7 +259,7 @@ impl Run {
     /// # Errors
     /// If folders cannot be read or made.
     pub fn stage(&self, name: &str, fingerprint: &str) -> Result<Stage, Error> {
-        stages::open(&self.folder(), &self.id, &self.earlier, name, fingerprint)
+        stages::open(&self.place, &self.folder(), &self.id, &self.earlier, name, fingerprint)
     }
 
     /// Makes a table of a complete stage part of the published run, without a second copy of its
@@ -253,9 +295,13 @@ impl Run {
     pub fn complete(&self, manifest: &Manifest) -> Result<(), Error> {
         let folder = self.folder();
         remove(&folder.join(".scratch"))?;
-        verify(&folder, manifest)?;
+        verify(&Place::folder(self.place.root()), &folder, manifest)?;
         let manifest = Manifest { build: built_for(), ..manifest.clone() };
-        write_json(&folder.join("manifest.json"), &self.id, &manifest)
+        still_held(self.lease.as_deref())?;
+        self.place.prune(&folder)?;
+        self.place.send(&folder)?;
+        write_json(&folder.join("manifest.json"), &self.id, &manifest)?;
+        self.place.send(&folder.join("manifest.json"))
     }
 
     /// Completes the run, then switches `CURRENT` to it in one step.
@@ -264,26 +310,36 @@ impl Run {
     /// As of [`Run::complete`]; `CURRENT` then names the run it named before.
     pub fn publish(&self, manifest: &Manifest) -> Result<(), Error> {
         self.complete(manifest)?;
-        switch(&self.root, &self.job, &self.id)
+        switch(&self.place, self.lease.as_deref(), &self.job, &self.id)
     }
 }
 
 /// Names a complete run in `CURRENT`.
-fn switch(root: &Path, job: &str, run_id: &str) -> Result<(), Error> {
+fn switch(place: &Place, lease: Option<&Lease>, job: &str, run_id: &str) -> Result<(), Error> {
+    still_held(lease)?;
     let current = Current {
         run_id: run_id.to_owned(),
         path: format!("runs/{run_id}"),
         job: job.to_owned(),
         published_at: Utc::now().to_rfc3339(),
     };
-    write_json(&root.join("CURRENT"), job, &current)
+    place.set_current(&current)
 }
 
-/// Holds a run's tables against its manifest.
-fn verify(folder: &Path, manifest: &Manifest) -> Result<(), Error> {
+/// Whether nobody else has taken the lock of an output in a store.
+fn still_held(lease: Option<&Lease>) -> Result<(), Error> {
+    lease.map_or(Ok(()), Lease::check)
+}
+
+/// Holds a run's tables against its manifest; in a store by their bytes, since rows were counted before they
+/// were sent.
+fn verify(place: &Place, folder: &Path, manifest: &Manifest) -> Result<(), Error> {
     for (table, recorded) in &manifest.tables {
         let path = folder.join(table);
-        let found = count(&path)?;
+        let found = match place.listed_size(&path) {
+            Some((bytes, files)) => TableRecord { bytes, files, ..*recorded },
+            None => count(&path)?,
+        };
         if found != *recorded {
             let problem = Box::new(Problem::Record { recorded: *recorded, found });
             return Err(Error::Broken { table: table.clone(), path, problem });
@@ -296,25 +352,31 @@ fn verify(folder: &Path, manifest: &Manifest) -> Result<(), Error> {
 ///
 /// # Errors
 /// If `CURRENT` is there and cannot be read.
-pub fn current(root: &Path) -> Result<Option<Current>, Error> {
-    read_json(&root.join("CURRENT"))
+pub fn current(place: &Place) -> Result<Option<Current>, Error> {
+    place.current()
 }
 
 /// A job's runs, oldest first; attempts are ordered as numbers.
 ///
 /// # Errors
 /// If the folder cannot be read.
-pub fn list_runs(root: &Path, job: &str) -> Result<Vec<RunInfo>, Error> {
-    let folder = root.join("runs");
-    if !folder.exists() {
-        return Ok(Vec::new());
-    }
+pub fn list_runs(place: &Place, job: &str) -> Result<Vec<RunInfo>, Error> {
+    let folder = place.root().join("runs");
+    let names = match place.run_names(PINNED) {
+        Some(names) => names,
+        None if !folder.exists() => return Ok(Vec::new()),
+        None => entries(&folder)?
+            .into_iter()
+            .filter_map(|path| {
+                let name = path.file_name()?.to_str()?.to_owned();
+                Some((name, path.join("manifest.json").exists(), path.join(PINNED).exists()))
+            })
+            .collect(),
+    };
     let mut runs = Vec::new();
-    for path in entries(&folder)? {
-        let Some(id) = path.file_name().and_then(|name| name.to_str()) else { continue };
-        let Some((date, attempt)) = parse_run_id(id, job) else { continue };
-        let (complete, pinned) = (path.join("manifest.json").exists(), path.join(PINNED).exists());
-        runs.push(RunInfo { id: id.to_owned(), folder: path.clone(), date, attempt, complete, pinned });
+    for (id, complete, pinned) in names {
+        let Some((date, attempt)) = parse_run_id(&id, job) else { continue };
+        runs.push(RunInfo { folder: folder.join(&id), id, date, attempt, complete, pinned });
     }
     runs.sort_by_key(|run| (run.date, run.attempt));
     Ok(runs)
@@ -327,9 +389,9 @@ const PINNED: &str = "pinned";
 ///
 /// # Errors
 /// If a folder or a manifest cannot be read.
-pub fn previous(root: &Path, job: &str) -> Result<Option<RunInfo>, Error> {
-    let Some(current) = current(root)? else { return Ok(None) };
-    let mut older = list_runs(root, job)?;
+pub fn previous(place: &Place, job: &str) -> Result<Option<RunInfo>, Error> {
+    let Some(current) = current(place)? else { return Ok(None) };
+    let mut older = list_runs(place, job)?;
     let place = older.iter().position(|run| run.id == current.run_id).unwrap_or(older.len());
     older.truncate(place);
     for run in older.into_iter().rev() {
@@ -344,12 +406,14 @@ pub fn previous(root: &Path, job: &str) -> Result<Option<RunInfo>, Error> {
 ///
 /// # Errors
 /// If the disk refuses.
-pub fn pin(run: &RunInfo, pinned: bool) -> Result<(), Error> {
+pub fn pin(place: &Place, run: &RunInfo, pinned: bool) -> Result<(), Error> {
     let mark = run.folder.join(PINNED);
+    create_folder(&run.folder)?;
     if pinned {
-        File::create(&mark).map_err(io("write", &mark))?;
+        disk::create(&mark).map_err(io("write", &mark))?;
+        place.send(&mark)?;
     } else {
-        remove(&mark)?;
+        place.remove(&mark)?;
     }
     sync(&run.folder)
 }
@@ -377,6 +441,20 @@ fn clear(folder: &Path, unwanted: impl Fn(&str) -> bool) -> Result<(), Error> {
 fn on_host() -> String {
     let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     if name.trim().is_empty() { String::new() } else { format!(" on {}", name.trim()) }
+}
+
+/// The name of a mirror, by which a lock's holder knows its own: drawn when the mirror is first used.
+fn mirror_name(root: &Path) -> Result<String, Error> {
+    let path = root.join(".mirror-name");
+    match fs::read_to_string(&path) {
+        Ok(name) => Ok(name.trim().to_owned()),
+        Err(_) => {
+            let seed = format!("{:?}{}{}", std::time::SystemTime::now(), std::process::id(), on_host());
+            let name = blake3::hash(seed.as_bytes()).to_hex()[..16].to_owned();
+            write_whole(&path, "mirror", name.as_bytes())?;
+            Ok(name)
+        }
+    }
 }
 
 fn built_for() -> String {

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::Error;
 use super::files::{create_folder, io, link_tree, parent, read_json, remove, sync, tree, write_json};
+use super::place::Place;
 
 /// What there is of a stage.
 #[derive(Debug)]
@@ -34,7 +35,9 @@ pub struct StageWriter {
     /// Where it is written.
     folder: PathBuf,
     /// Where it belongs once it is whole.
-    place: PathBuf,
+    folder_when_whole: PathBuf,
+    /// Where the run is.
+    place: Place,
     record: Record,
     began: Instant,
 }
@@ -137,13 +140,16 @@ impl StageWriter {
             sync(folder)?;
         }
         write_json(&self.folder.join("stage.json"), &self.record.made_by, &self.record)?;
-        fs::rename(&self.folder, &self.place).map_err(io("rename", &self.folder))?;
-        sync(parent(&self.place))?;
-        Ok(DoneStage { folder: self.place, record: self.record })
+        let folder = self.folder_when_whole;
+        fs::rename(&self.folder, &folder).map_err(io("rename", &self.folder))?;
+        sync(parent(&folder))?;
+        self.place.send(&folder)?;
+        Ok(DoneStage { folder, record: self.record })
     }
 }
 
 pub(super) fn open(
+    place: &Place,
     run: &Path,
     run_id: &str,
     earlier: &[PathBuf],
@@ -153,16 +159,20 @@ pub(super) fn open(
     let stages = run.join("stages");
     let folder = stages.join(name);
     let same = |stage: &DoneStage| stage.record.fingerprint == fingerprint;
-    if let Some(stage) = complete(run, name).filter(same) {
+    if let Some(stage) = find(place, run, name, &same)? {
+        // It may have been completed just before its process was killed.
+        place.send(&folder)?;
         return Ok(Stage::Done(stage));
     }
     let partial = stages.join(format!(".{name}.partial"));
-    remove(&folder)?;
+    place.remove(&folder)?;
     remove(&partial)?;
-    if let Some(stage) = earlier.iter().filter_map(|run| complete(run, name)).find(same) {
+    for run in earlier {
+        let Some(stage) = find(place, run, name, &same)? else { continue };
         link_tree(&stage.folder, &partial)?;
         fs::rename(&partial, &folder).map_err(io("rename", &partial))?;
         sync(&stages)?;
+        place.send(&folder)?;
         return Ok(Stage::Done(DoneStage { folder, record: stage.record }));
     }
     create_folder(&partial)?;
@@ -175,12 +185,39 @@ pub(super) fn open(
         files: BTreeMap::new(),
         facts: Value::Null,
     };
-    Ok(Stage::Todo(StageWriter { folder: partial, place: folder, record, began: Instant::now() }))
+    let (place, began) = (place.clone(), Instant::now());
+    Ok(Stage::Todo(StageWriter { folder: partial, folder_when_whole: folder, place, record, began }))
+}
+
+/// A run's stage where it is complete and the one that is wanted; one in a store is fetched then.
+pub(super) fn find(
+    place: &Place,
+    run: &Path,
+    name: &str,
+    wanted: &dyn Fn(&DoneStage) -> bool,
+) -> Result<Option<DoneStage>, Error> {
+    let folder = run.join("stages").join(name);
+    let path = folder.join("stage.json");
+    if place.counts(&path)
+        && let Some(stage) = complete(run, name).filter(|stage| wanted(stage))
+    {
+        return Ok(Some(stage));
+    }
+    if !place.has(&path) {
+        return Ok(None);
+    }
+    place.fetch(&path)?;
+    let Ok(Some(record)) = read_json::<Record>(&path) else { return Ok(None) };
+    if !wanted(&DoneStage { folder: folder.clone(), record }) {
+        return Ok(None);
+    }
+    place.fetch(&folder)?;
+    Ok(complete(run, name))
 }
 
 /// A run's stage, where it has a record and every file the record names in its recorded size. A
 /// record that cannot be read counts as none: the stage is done again rather than trusted.
-pub(super) fn complete(run: &Path, name: &str) -> Option<DoneStage> {
+fn complete(run: &Path, name: &str) -> Option<DoneStage> {
     let folder = run.join("stages").join(name);
     let record: Record = read_json(&folder.join("stage.json")).ok()??;
     let whole = record.files.iter().all(|(name, file)| {

@@ -46,7 +46,7 @@ fn finish(run: &Run, stage: &str, fingerprint: &str, values: &[i64]) -> DoneStag
 /// A run that a reader can load: complete, its tables as its manifest counts them.
 #[track_caller]
 fn assert_whole(root: &Path, run_id: &str) {
-    let current = current(root).unwrap().unwrap();
+    let current = current(&Place::folder(root)).unwrap().unwrap();
     assert_eq!(current.run_id, run_id);
     let folder = root.join(&current.path);
     let manifest = read_manifest(&folder).unwrap().unwrap();
@@ -59,19 +59,19 @@ fn assert_whole(root: &Path, run_id: &str) {
 #[test]
 fn a_second_run_of_the_job_is_refused_while_the_first_works() {
     let folder = tempfile::tempdir().unwrap();
-    let first = Output::open(folder.path(), "nightly").unwrap();
-    let message = Output::open(folder.path(), "nightly").unwrap_err().to_string();
+    let first = Output::open(&Place::folder(folder.path()), "nightly", 60).unwrap();
+    let message = Output::open(&Place::folder(folder.path()), "nightly", 60).unwrap_err().to_string();
     assert!(message.contains(&format!("pid {}", std::process::id())), "{message}");
     assert!(message.contains(".nightly.lock") && message.contains("since 20"), "{message}");
-    Output::open(folder.path(), "weekly").unwrap();
+    Output::open(&Place::folder(folder.path()), "weekly", 60).unwrap();
     drop(first);
-    Output::open(folder.path(), "nightly").unwrap();
+    Output::open(&Place::folder(folder.path()), "nightly", 60).unwrap();
 }
 
 #[test]
 fn attempts_count_up_as_numbers_and_an_unfinished_run_goes_on() {
     let folder = tempfile::tempdir().unwrap();
-    let output = Output::open(folder.path(), "nightly").unwrap();
+    let output = Output::open(&Place::folder(folder.path()), "nightly", 60).unwrap();
     for attempt in 1..=10 {
         let run = output.start(date(21)).unwrap();
         assert_eq!(run.id(), format!("nightly-2026-11-21-{attempt}"));
@@ -82,8 +82,8 @@ fn attempts_count_up_as_numbers_and_an_unfinished_run_goes_on() {
     let again = output.start(date(21)).unwrap();
     assert_eq!((again.id(), again.resumed()), ("nightly-2026-11-21-11", true));
     assert_eq!(output.start(date(22)).unwrap().id(), "nightly-2026-11-22-1");
-    assert_eq!(current(folder.path()).unwrap().unwrap().run_id, "nightly-2026-11-21-10");
-    let runs = list_runs(folder.path(), "nightly").unwrap();
+    assert_eq!(current(&Place::folder(folder.path())).unwrap().unwrap().run_id, "nightly-2026-11-21-10");
+    let runs = list_runs(&Place::folder(folder.path()), "nightly").unwrap();
     assert_eq!(runs[9].attempt, 10);
     assert!(runs[9].complete && !runs[10].complete);
 }
@@ -97,17 +97,17 @@ fn only_folders_named_as_a_run_of_the_job_are_its_runs() {
         fs::create_dir_all(folder.path().join("runs").join(name)).unwrap();
     }
     let ids = |job: &str| -> Vec<String> {
-        list_runs(folder.path(), job).unwrap().into_iter().map(|run| run.id).collect()
+        list_runs(&Place::folder(folder.path()), job).unwrap().into_iter().map(|run| run.id).collect()
     };
     assert_eq!(ids("a"), ["a-2026-11-21-1"]);
     assert_eq!(ids("a-b"), ["a-b-2026-11-21-1"]);
-    assert_eq!(list_runs(&folder.path().join("none"), "a").unwrap(), []);
+    assert_eq!(list_runs(&Place::folder(&folder.path().join("none")), "a").unwrap(), []);
 }
 
 #[test]
 fn a_stage_is_complete_only_once_it_is_finished() {
     let folder = tempfile::tempdir().unwrap();
-    let output = Output::open(folder.path(), "nightly").unwrap();
+    let output = Output::open(&Place::folder(folder.path()), "nightly", 60).unwrap();
     let run = output.start(date(21)).unwrap();
     let writer = todo(&run, "behavior", "f1");
     fs::write(writer.folder().join("half.parquet"), "half").unwrap();
@@ -125,7 +125,7 @@ fn a_stage_is_complete_only_once_it_is_finished() {
 #[test]
 fn a_stage_with_half_a_parquet_file_is_never_complete() {
     let folder = tempfile::tempdir().unwrap();
-    let output = Output::open(folder.path(), "nightly").unwrap();
+    let output = Output::open(&Place::folder(folder.path()), "nightly", 60).unwrap();
     let run = output.start(date(21)).unwrap();
     let writer = todo(&run, "behavior", "f1");
     fs::write(writer.folder().join("half.parquet"), "PAR1 half").unwrap();
@@ -139,7 +139,7 @@ fn a_stage_with_half_a_parquet_file_is_never_complete() {
 #[test]
 fn a_later_run_adopts_the_newest_stage_of_the_same_fingerprint() {
     let folder = tempfile::tempdir().unwrap();
-    let output = Output::open(folder.path(), "nightly").unwrap();
+    let output = Output::open(&Place::folder(folder.path()), "nightly", 60).unwrap();
     let mut first = Vec::new();
     for values in [[1], [2]] {
         let run = output.start(date(21)).unwrap();
@@ -159,7 +159,9 @@ fn a_later_run_adopts_the_newest_stage_of_the_same_fingerprint() {
     assert_eq!(stage.made_by(), "nightly-2026-11-21-2");
     assert!(stage.folder().starts_with(run.folder()));
     assert_eq!(stage.facts(), &json!({ "sum": 2 }));
-    assert_eq!(output.earlier("encode").unwrap().len(), 3);
+    let newest = output.newest("encode", &|facts| facts["sum"] == 2).unwrap().unwrap();
+    assert!(newest.folder().starts_with(run.folder()));
+    assert!(output.newest("encode", &|facts| facts["sum"] == 3).unwrap().is_none());
     todo(&run, "catalog", "f1");
 }
 
@@ -168,7 +170,7 @@ fn a_later_run_adopts_the_newest_stage_of_the_same_fingerprint() {
 fn an_adopted_stage_shares_its_files_and_outlives_the_run_they_came_from() {
     use std::os::unix::fs::MetadataExt;
     let folder = tempfile::tempdir().unwrap();
-    let output = Output::open(folder.path(), "nightly").unwrap();
+    let output = Output::open(&Place::folder(folder.path()), "nightly", 60).unwrap();
     let first = output.start(date(21)).unwrap();
     let made = finish(&first, "encode", "f1", &[7]).folder().join("table/a.parquet");
     // The first run is unfinished: its complete stages are as good as any.
@@ -190,7 +192,7 @@ fn a_stage_with_a_damaged_or_missing_file_is_done_again() {
     ];
     for damage in damages {
         let folder = tempfile::tempdir().unwrap();
-        let output = Output::open(folder.path(), "nightly").unwrap();
+        let output = Output::open(&Place::folder(folder.path()), "nightly", 60).unwrap();
         let run = output.start(date(21)).unwrap();
         damage(finish(&run, "encode", "f1", &[1]).folder());
         let later = output.start(date(22)).unwrap();
@@ -203,7 +205,7 @@ fn a_stage_with_a_damaged_or_missing_file_is_done_again() {
 #[test]
 fn a_resumed_run_keeps_complete_stages_and_no_table_of_before() {
     let folder = tempfile::tempdir().unwrap();
-    let output = Output::open(folder.path(), "nightly").unwrap();
+    let output = Output::open(&Place::folder(folder.path()), "nightly", 60).unwrap();
     let run = output.start(date(21)).unwrap();
     let stage = finish(&run, "rank", "f1", &[1]);
     run.publish_table(stage.folder(), "table").unwrap();
@@ -230,7 +232,7 @@ fn night(root: &Path, day: u32, steps: usize) -> bool {
         left = left.saturating_sub(1);
         now
     };
-    let output = Output::open(root, "nightly").unwrap();
+    let output = Output::open(&Place::folder(root), "nightly", 60).unwrap();
     let run = output.start(date(day)).unwrap();
     for stage in ["behavior", "rank"] {
         let Stage::Todo(writer) = run.stage(stage, &format!("{stage} {day}")).unwrap() else { continue };
@@ -289,7 +291,7 @@ fn a_run_killed_at_any_step_leaves_the_old_one_published_and_goes_on() {
         // A kill after a kill, and then a night that is left in peace.
         night(root, 21, steps / 2);
         assert!(night(root, 21, usize::MAX));
-        let runs = list_runs(root, "nightly").unwrap();
+        let runs = list_runs(&Place::folder(root), "nightly").unwrap();
         assert_whole(root, &runs.last().unwrap().id);
         assert!(runs.iter().all(|run| run.complete), "{steps}: {runs:?}");
         let hidden = |path: &Path| path.file_name().unwrap().to_string_lossy().ends_with(".partial");
@@ -303,7 +305,7 @@ fn a_run_killed_at_any_step_leaves_the_old_one_published_and_goes_on() {
 fn a_table_that_is_not_as_the_manifest_counts_it_is_not_published() {
     let folder = tempfile::tempdir().unwrap();
     assert!(night(folder.path(), 20, usize::MAX));
-    let output = Output::open(folder.path(), "nightly").unwrap();
+    let output = Output::open(&Place::folder(folder.path()), "nightly", 60).unwrap();
     let run = output.start(date(21)).unwrap();
     let stage = finish(&run, "rank", "f1", &[1, 2]);
     run.publish_table(stage.folder(), "table").unwrap();
@@ -329,7 +331,7 @@ fn a_table_that_is_not_as_the_manifest_counts_it_is_not_published() {
 fn a_full_disk_is_an_error_that_names_the_file_and_publishes_nothing() {
     let folder = tempfile::tempdir().unwrap();
     assert!(night(folder.path(), 20, usize::MAX));
-    let output = Output::open(folder.path(), "nightly").unwrap();
+    let output = Output::open(&Place::folder(folder.path()), "nightly", 60).unwrap();
     let run = output.start(date(21)).unwrap();
     for partial in [
         run.folder().join(format!(".manifest.json.{}.partial", run.id())),
@@ -351,7 +353,7 @@ fn a_full_disk_is_an_error_that_names_the_file_and_publishes_nothing() {
 #[test]
 fn a_manifest_reads_back_as_it_was_written_and_an_older_one_as_empty() {
     let folder = tempfile::tempdir().unwrap();
-    let output = Output::open(folder.path(), "nightly").unwrap();
+    let output = Output::open(&Place::folder(folder.path()), "nightly", 60).unwrap();
     let run = output.start(date(21)).unwrap();
     assert!(read_manifest(&run.folder()).unwrap().is_none());
     let mut manifest = Manifest { run_id: run.id().to_owned(), seed: u64::MAX, ..Manifest::default() };

@@ -101,3 +101,34 @@ fn every_published_column_is_in_the_dictionary() {
     }
     assert_eq!(shop.lamplighter(&["sql", "job.toml", "\\d nothing"]).status.code(), Some(2));
 }
+
+#[test]
+fn the_shell_remembers_what_was_asked_in_the_session_before() {
+    let shop = two_nights();
+    let typed = |keys: &str| -> String {
+        let binary = env!("CARGO_BIN_EXE_lamplighter");
+        let spawn = "import pty, sys; sys.exit(pty.spawn(sys.argv[1:]) >> 8)";
+        let mut session = std::process::Command::new("python3")
+            .args(["-c", spawn, binary, "sql", "job.toml"])
+            .current_dir(shop.path(""))
+            .env("HOME", shop.path("home"))
+            .env_remove("XDG_STATE_HOME")
+            .env("TERM", "xterm")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("a terminal");
+        session.stdin.take().expect("a keyboard").write_all(keys.as_bytes()).expect("keys");
+        let output = session.wait_with_output().expect("it ends");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{text}");
+        text
+    };
+    let first = typed("SELECT 41 + 1\n AS answer;\nSELECT nonsense;\n\\s\n\\q\n");
+    assert!(first.contains("| 42") && first.contains("2  SELECT nonsense;"), "{first}");
+    let history = std::fs::read_to_string(shop.path("home/.local/state/lamplighter/sql_history"));
+    assert_eq!(history.expect("a history"), "SELECT 41 + 1 AS answer;\nSELECT nonsense;\n");
+    let second = typed("\\g 1\n\\q\n");
+    assert!(second.contains("| 42"), "{second}");
+}

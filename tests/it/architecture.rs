@@ -27,7 +27,7 @@ const ROOMS: [&str; 20] = [
 ];
 
 /// Foreign crates that only some modules may name.
-const KEPT: [(&str, &[&str]); 16] = [
+const KEPT: [(&str, &[&str]); 17] = [
     ("datafusion", &["lake"]),
     ("tokio", &["lake"]),
     ("futures", &["lake"]),
@@ -44,6 +44,7 @@ const KEPT: [(&str, &[&str]); 16] = [
     ("redis", &["cache"]),
     ("tpe", &["tuning"]),
     ("rand", &["tuning"]),
+    ("ureq", &["observe"]),
 ];
 
 fn sources(folder: &Path) -> Vec<PathBuf> {

@@ -177,3 +177,22 @@ fn a_damaged_run_in_current_does_not_keep_later_ones_from_being_published() {
     }
     assert!(shop.current().ends_with("night-2026-11-21-2"));
 }
+
+#[test]
+fn a_model_whose_scores_are_all_larger_is_no_reason_to_refuse_a_night() {
+    let shop = guarded_shop();
+    assert_eq!(night(&shop, "2026-11-21", &[]).0, Some(0));
+    let scores = |run: PathBuf| rows(&run.join("recommendations"), &["score"]);
+    let before = scores(shop.current());
+    let weights = "ranking.weights={ factors = 5.0, popularity = 0.5, history = 2.5 }";
+    let (code, said) = night(&shop, "2026-11-21", &["--set", weights]);
+    assert_eq!(code, Some(0), "{said}");
+    let after = scores(shop.current());
+    let number = |row: &Vec<String>| row[0].parse::<f64>().expect("a score");
+    assert!((number(&after[0]) / number(&before[0]) - 5.0).abs() < 0.01, "{:?}", (&before[0], &after[0]));
+    let judged = manifest(&shop.current())["gate"].clone();
+    assert_eq!(judged["compared_with"], "night-2026-11-21-1");
+    let findings = judged["findings"].as_array().expect("findings").iter();
+    let psi = findings.clone().find(|finding| finding["name"] == "scores").expect("scores are compared");
+    assert!(psi["value"].as_f64().expect("a number") < 1e-3, "{psi}");
+}

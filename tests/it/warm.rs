@@ -4,20 +4,22 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use arrow::array::AsArray;
-use arrow::datatypes::{Int64Type, UInt16Type};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, UInt16Type};
 
 use crate::shop::{Shop, read};
 
 /// Every user's ten best items.
-fn lists(run: &Path) -> BTreeMap<i64, BTreeSet<i64>> {
-    let mut lists: BTreeMap<i64, BTreeSet<i64>> = BTreeMap::new();
+fn lists(run: &Path) -> BTreeMap<String, BTreeSet<String>> {
+    let mut lists: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for bucket in std::fs::read_dir(run.join("recommendations")).unwrap() {
         let rows = read(&bucket.unwrap().path().join("part.parquet"));
-        let ids = |name: &str| rows.column_by_name(name).unwrap().as_primitive::<Int64Type>().clone();
+        let ids = |name: &str| cast(rows.column_by_name(name).unwrap(), &DataType::Utf8).unwrap();
         let (users, items) = (ids("user_id"), ids("item_id"));
+        let (users, items) = (users.as_string::<i32>(), items.as_string::<i32>());
         let ranks = rows.column_by_name("rank").unwrap().as_primitive::<UInt16Type>();
         for at in (0..rows.num_rows()).filter(|at| ranks.value(*at) <= 10) {
-            lists.entry(users.value(at)).or_default().insert(items.value(at));
+            lists.entry(users.value(at).to_owned()).or_default().insert(items.value(at).to_owned());
         }
     }
     lists

@@ -115,3 +115,88 @@ fn a_forgotten_user_is_in_no_file_and_no_cache_and_the_rest_stays() {
     assert!(redis.ask::<Vec<String>>(&["KEYS", &format!("*:u:{one}")]).is_empty());
     assert_eq!(shop.lamplighter(&["forget", "job.toml"]).status.code(), Some(2));
 }
+
+#[test]
+fn lineage_says_what_a_night_reads_and_writes_however_it_ends() {
+    let shop = Shop::new(2_000, 0.0);
+    shop.write_job("[observe]\nopenlineage = \"lineage.jsonl\"");
+    let run = shop.run(&[]);
+    let failed = shop.lamplighter(&["run", "job.toml", "--set", "inputs.events.path='data/gone'"]);
+    assert_eq!(failed.status.code(), Some(2));
+    let text = std::fs::read_to_string(shop.path("lineage.jsonl")).expect("events");
+    let events: Vec<serde_json::Value> =
+        text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let kinds: Vec<&str> = events.iter().map(|event| event["eventType"].as_str().expect("a type")).collect();
+    assert_eq!(kinds, ["START", "COMPLETE", "START", "FAIL"]);
+    assert_eq!(events[0]["run"]["runId"], events[1]["run"]["runId"]);
+    assert_ne!(events[0]["run"]["runId"], events[2]["run"]["runId"]);
+    let data = shop.path("data/events").canonicalize().expect("the events");
+    assert_eq!(events[0]["inputs"][0]["name"], data.to_str().expect("a path"));
+    let tables = manifest(&run)["tables"].clone();
+    let outputs = events[1]["outputs"].as_array().expect("outputs");
+    assert_eq!(outputs.len(), tables.as_object().expect("tables").len());
+    for output in outputs {
+        let table = output["name"].as_str().expect("a name").rsplit('/').next().expect("a table");
+        assert_eq!(output["outputFacets"]["outputStatistics"]["rowCount"], tables[table]["rows"], "{table}");
+        assert_eq!(output["facets"]["version"]["datasetVersion"], "night-2026-11-21-1");
+    }
+    let why = events[3]["run"]["facets"]["errorMessage"]["message"].as_str().expect("a reason");
+    assert!(why.contains("data/gone") && why.ends_with("(exit code 2)"), "{why}");
+
+    // A server that takes them, and one that does not: the night is no worse for it.
+    let taken = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let port = listener.local_addr().expect("its number").port();
+    let keep = taken.clone();
+    std::thread::spawn(move || {
+        use std::io::{Read, Write};
+        for mut client in listener.incoming().flatten() {
+            let (mut text, mut part) = (String::new(), [0; 64 << 10]);
+            let begun = |text: &str| text.contains("\"eventType\"") && text.trim_end().ends_with('}');
+            while !begun(&text) {
+                let n = client.read(&mut part).expect("a request");
+                text.push_str(&String::from_utf8_lossy(&part[..n]));
+            }
+            let first = keep.lock().expect("nobody panics").is_empty();
+            keep.lock().expect("nobody panics").push(text);
+            let status = if first { "201 Created" } else { "500 Out Of Order" };
+            let _ = write!(client, "HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        }
+    });
+    let url = format!("observe.openlineage=http://127.0.0.1:{port}/api/v1/lineage");
+    let output = shop.lamplighter(&["run", "job.toml", "--date", "2026-11-21", "--set", &url]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success() && said.contains("the server answered 500"), "{said}");
+    let taken = taken.lock().expect("nobody panics");
+    assert!(taken.len() == 2 && taken[0].starts_with("POST /api/v1/lineage"), "{taken:?}");
+    assert!(taken[0].contains("\"START\"") && taken[1].contains("\"COMPLETE\""));
+}
+
+#[test]
+fn a_profile_shows_stages_and_the_statements_in_them() {
+    let shop = Shop::new(2_000, 0.0);
+    let run = shop.run(&["--profile", "night.json"]);
+    let text = std::fs::read_to_string(shop.path("night.json")).expect("a trace");
+    let trace: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let events = trace["traceEvents"].as_array().expect("events");
+    let spans = |kind: &str| -> Vec<&serde_json::Value> {
+        events.iter().filter(|event| event["cat"] == kind && event["ph"] == "X").collect()
+    };
+    let stages: BTreeSet<&str> =
+        spans("stage").iter().map(|span| span["name"].as_str().expect("a name")).collect();
+    let record = manifest(&run);
+    let expected = record["stages"].as_array().expect("stages").iter();
+    assert_eq!(stages, expected.map(|stage| stage["name"].as_str().expect("a name")).collect());
+    let ends = |span: &serde_json::Value| {
+        let begin = span["ts"].as_u64().expect("a time");
+        (begin, begin + span["dur"].as_u64().expect("a length"))
+    };
+    let behavior =
+        spans("stage").into_iter().find(|span| span["name"] == "behavior").map(ends).expect("a stage");
+    let inside = |name: &str| {
+        let statement =
+            spans("sql").into_iter().find(|span| span["name"] == name).map(ends).expect("a statement");
+        behavior.0 <= statement.0 && statement.1 <= behavior.1 + 1
+    };
+    assert!(inside("numbered_events") && inside("interactions"));
+}

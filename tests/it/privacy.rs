@@ -1,0 +1,211 @@
+//! What is promised to those whose behaviour it is: pseudonyms, consent, a floor, files for few eyes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use lamplighter::lake::Access;
+
+use crate::shop::{Shop, command, manifest, read};
+use crate::table::{rows, whole};
+
+const KEY: &str = "seventeen letters";
+
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let (mut files, mut open) = (Vec::new(), vec![folder.to_owned()]);
+    while let Some(path) = open.pop() {
+        if path.is_dir() {
+            open.extend(
+                std::fs::read_dir(path).expect("a folder").map(|entry| entry.expect("an entry").path()),
+            );
+        } else {
+            files.push(path);
+        }
+    }
+    files
+}
+
+/// The files, of runs and of their stages, in which one of these is a value.
+fn with_any_of(folder: &Path, ids: &BTreeSet<String>) -> Vec<PathBuf> {
+    let holds = |path: &PathBuf| match path.extension().and_then(|extension| extension.to_str()) {
+        Some("parquet") => whole(path).iter().flatten().any(|value| ids.contains(value)),
+        _ => {
+            let text = String::from_utf8_lossy(&std::fs::read(path).expect("a file")).into_owned();
+            text.split(|c: char| !c.is_alphanumeric() && c != '-').any(|word| ids.contains(word))
+        }
+    };
+    files(folder).into_iter().filter(holds).collect()
+}
+
+#[test]
+fn with_a_key_only_pseudonyms_are_anywhere_and_commands_take_real_ids() {
+    // What looks like a bot is told by its id, which is hidden.
+    let shop = Shop::new(5_000, 0.0);
+    let plain = shop.run(&["--set", "output=plain"]);
+    let users = |run: &Path| -> BTreeSet<String> {
+        rows(&run.join("recommendations"), &["user_id"]).into_iter().map(|row| row[0].clone()).collect()
+    };
+    let real = users(&plain);
+    shop.write_job("[privacy]\npseudonym_key = \"SHOP_KEY\"");
+    let with_key = |args: &[&str]| -> Output {
+        command(args).current_dir(shop.path("")).env("SHOP_KEY", KEY).output().expect("the binary starts")
+    };
+    let night = with_key(&["run", "job.toml", "--date", "2026-11-21"]);
+    assert!(night.status.success(), "{}", String::from_utf8_lossy(&night.stderr));
+    let access = Access::default().with_pseudonyms(KEY).expect("a key");
+    let hidden: BTreeSet<String> = real.iter().map(|user| access.pseudonym(user)).collect();
+    let run = shop.current();
+    assert_eq!(users(&run), hidden);
+    assert_eq!(manifest(&run)["events"], manifest(&plain)["events"]);
+    assert!(with_any_of(&shop.path("plain"), &real).len() > 5, "they are found where they are");
+    let told = with_any_of(&shop.path("out"), &real);
+    assert!(told.is_empty(), "real ids are in {told:?}");
+    for key in [KEY, &format!("{:?}", KEY.as_bytes())] {
+        assert!(!String::from_utf8_lossy(&night.stderr).contains(key));
+        let json = std::fs::read_to_string(run.join("manifest.json")).expect("a manifest");
+        assert!(!json.contains(key), "the key is in the manifest");
+    }
+
+    let one = real.iter().next().expect("a user").as_str();
+    let found = with_key(&["lookup", "job.toml", one]);
+    assert!(String::from_utf8_lossy(&found.stdout).contains(&access.pseudonym(one)));
+    assert!(with_key(&["show", "user", "job.toml", one]).status.success());
+    let forgotten = with_key(&["forget", "job.toml", one]);
+    assert!(forgotten.status.success(), "{}", String::from_utf8_lossy(&forgotten.stderr));
+    assert!(!users(&run).contains(&access.pseudonym(one)));
+
+    // Without the key nobody can ask, and a short one is none.
+    for key in ["", "fifteen letters"] {
+        let asked =
+            command(&["lookup", "job.toml", one]).current_dir(shop.path("")).env("SHOP_KEY", key).output();
+        let asked = asked.expect("the binary starts");
+        assert_eq!(asked.status.code(), Some(2));
+        let said = String::from_utf8_lossy(&asked.stderr).into_owned();
+        assert!(said.contains("in the environment's SHOP_KEY; found") && !said.contains("fifteen"), "{said}");
+    }
+    // Another key gives other pseudonyms, and nothing of the old ones is taken over.
+    let other = command(&["run", "job.toml", "--date", "2026-11-21"])
+        .current_dir(shop.path(""))
+        .env("SHOP_KEY", "another key of the shop")
+        .output()
+        .expect("the binary starts");
+    assert!(other.status.success(), "{}", String::from_utf8_lossy(&other.stderr));
+    assert!(users(&shop.current()).is_disjoint(&hidden));
+}
+
+#[test]
+fn nothing_is_made_of_users_who_have_not_agreed_and_their_events_are_counted() {
+    let shop = Shop::new(5_000, 0.02);
+    let told = rows(&shop.path("data/users.parquet"), &["user_id", "consent"]);
+    let of = |agreed: &str| -> BTreeSet<String> {
+        told.iter().filter(|row| row[1] == agreed).map(|row| row[0].clone()).collect()
+    };
+    let (yes, no) = (of("true"), of("false"));
+    assert!(yes.len() > 50 && no.len() > 2, "{} and {}", yes.len(), no.len());
+    let sets = ["--set", "inputs.users={path='data/users.parquet'}", "--set", "ranking.include_cold=true"];
+    let run = shop.run(&[&sets[..], &["--set", "privacy.consent=consent"]].concat());
+    let events = manifest(&run)["events"].clone();
+    let sum = |of: &str| -> u64 {
+        events[of].as_object().expect("counts").values().map(|n| n.as_u64().expect("a number")).sum()
+    };
+    let mut theirs = 0;
+    for file in shop.event_files() {
+        theirs += rows(&shop.path(&file), &["user_id"])
+            .iter()
+            .filter(|row| !yes.contains(&row[0]) && row[0] != "NULL")
+            .count();
+    }
+    assert_eq!(events["excluded"]["no_consent"], theirs);
+    let (read, kept) =
+        (events["read"].as_u64().expect("a number"), events["kept"].as_u64().expect("a number"));
+    assert_eq!(read, kept + sum("rejected") + sum("excluded"));
+    let listed: BTreeSet<String> =
+        rows(&run.join("recommendations"), &["user_id"]).into_iter().map(|row| row[0].clone()).collect();
+    assert_eq!(listed, yes, "with and without history");
+    let found = with_any_of(&shop.path("out"), &no);
+    assert!(found.is_empty(), "{found:?}");
+
+    let refused = shop.lamplighter(&["run", "job.toml", "--set", "privacy.consent=agreed", sets[0], sets[1]]);
+    assert_eq!(refused.status.code(), Some(2));
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(
+        said.contains(
+            "expected a column of [inputs.users] (user_id, age_group, region, consent); found `agreed`"
+        ),
+        "{said}"
+    );
+}
+
+#[test]
+fn nothing_published_stands_for_fewer_users_than_the_floor() {
+    let shop = Shop::new(5_000, 0.0);
+    let (bare, floor) = (shop.run(&["--set", "output=bare"]), shop.run(&["--set", "privacy.min_users=100"]));
+    let column = |run: &Path, table: &str, name: &str| -> Vec<String> {
+        rows(&run.join(table), &[name]).into_iter().map(|row| row[0].clone()).collect()
+    };
+    let mut n_users: BTreeMap<String, usize> = BTreeMap::new();
+    column(&bare, "user_profiles", "segment")
+        .into_iter()
+        .for_each(|segment| *n_users.entry(segment).or_default() += 1);
+    assert!(n_users.values().any(|n| *n < 100) && n_users.values().any(|n| *n >= 100), "{n_users:?}");
+    let segments: BTreeSet<String> = column(&floor, "popular_items", "segment").into_iter().collect();
+    let common = n_users.iter().filter(|(_, n)| **n >= 100).map(|(segment, _)| segment.clone());
+    assert_eq!(segments, common.chain(["all".to_owned()]).collect());
+    assert_eq!(column(&floor, "user_profiles", "segment").into_iter().collect::<BTreeSet<_>>(), segments);
+
+    for name in ["terms", "brands", "categories"] {
+        let mut named: BTreeMap<String, usize> = BTreeMap::new();
+        let profiles = |run: &Path| read(&run.join("user_profiles/part.parquet"));
+        let names = |run: &Path| -> Vec<Vec<String>> {
+            use arrow::array::AsArray;
+            let rows = profiles(run);
+            let lists = rows.column_by_name(name).expect("the column").as_list::<i32>().clone();
+            let of = |list: arrow::array::ArrayRef| -> Vec<String> {
+                list.as_struct().column(0).as_string::<i32>().iter().flatten().map(str::to_owned).collect()
+            };
+            lists.iter().flatten().map(of).collect()
+        };
+        names(&floor).into_iter().flatten().for_each(|name| *named.entry(name).or_default() += 1);
+        assert!(named.values().all(|n| *n >= 100), "{name}: {named:?}");
+        assert!(names(&bare).concat().len() > names(&floor).concat().len(), "{name}");
+    }
+
+    let mut searched: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for file in shop.event_files() {
+        for row in rows(&shop.path(&file), &["user_id", "query", "event_type"]) {
+            if row[2] == "search" {
+                let query = row[1].to_lowercase().split_whitespace().collect::<Vec<_>>().join(" ");
+                searched.entry(query).or_default().insert(row[0].clone());
+            }
+        }
+    }
+    let listed: BTreeSet<String> = column(&floor, "query_items", "query").into_iter().collect();
+    assert!(listed.iter().all(|query| searched[query].len() >= 100), "{listed:?}");
+    assert!(listed.len() < column(&bare, "query_items", "query").into_iter().collect::<BTreeSet<_>>().len());
+}
+
+#[test]
+fn files_are_for_their_owner_and_its_group_whatever_the_umask() {
+    let shop = Shop::new(2_000, 0.0);
+    let night = |umask: &str, output: &str| {
+        let run = format!(
+            "umask {umask}; exec {} run job.toml --date 2026-11-21 --set output={output} --set observe.prometheus={output}/night.prom",
+            env!("CARGO_BIN_EXE_lamplighter")
+        );
+        std::fs::create_dir_all(shop.path(output)).expect("a folder");
+        let night =
+            Command::new("sh").args(["-c", &run]).current_dir(shop.path("")).output().expect("a shell");
+        assert!(night.status.success(), "{}", String::from_utf8_lossy(&night.stderr));
+    };
+    let modes = |output: &str| -> BTreeSet<u32> {
+        let mode = |path: &PathBuf| std::fs::metadata(path).expect("a file").permissions().mode() & 0o777;
+        files(&shop.path(output)).iter().map(mode).collect()
+    };
+    night("000", "open");
+    assert_eq!(modes("open"), [0o640].into());
+    let folder = std::fs::metadata(shop.path("open/runs")).expect("a folder").permissions().mode() & 0o777;
+    assert_eq!(folder, 0o750);
+    night("077", "closed");
+    assert_eq!(modes("closed"), [0o600].into());
+}
