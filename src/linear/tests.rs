@@ -57,12 +57,11 @@ fn ease_by_regression(x: &[Vec<f64>], lambda: f64) -> Vec<Vec<f64>> {
 /// items.
 fn ease_of(x: &[Vec<f64>], lengths: &[f64], lambda: f64) -> Vec<Vec<f64>> {
     let n = x[0].len();
-    let mut model = vec![vec![0.0; n]; n];
     let scale = lengths.iter().sum::<f64>() / lengths.iter().map(|n| n.sqrt()).sum::<f64>();
     let weighted = |a: usize, b: usize| -> f64 {
         x.iter().zip(lengths).map(|(u, n)| u[a] * u[b] * scale / n.max(1.0).sqrt()).sum()
     };
-    for target in 0..n {
+    let column = |target: usize| {
         let others: Vec<usize> = (0..n).filter(|item| *item != target).collect();
         let mut system: Vec<Vec<f64>> = others
             .iter()
@@ -84,11 +83,14 @@ fn ease_of(x: &[Vec<f64>], lengths: &[f64], lambda: f64) -> Vec<Vec<f64>> {
                 }
             }
         }
+        let mut column = vec![0.0; n];
         for (at, other) in others.iter().enumerate() {
-            model[*other][target] = system[at][n - 1] / system[at][at];
+            column[*other] = system[at][n - 1] / system[at][at];
         }
-    }
-    model
+        column
+    };
+    let columns: Vec<Vec<f64>> = (0..n).map(column).collect();
+    (0..n).map(|row| columns.iter().map(|column| column[row]).collect()).collect()
 }
 
 #[test]
