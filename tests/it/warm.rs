@@ -60,7 +60,7 @@ fn a_night_that_begins_at_last_nights_factors_ends_near_one_that_does_not() {
     let same: usize =
         warm_lists.iter().map(|(user, list)| list.intersection(&cold_lists[user]).count()).sum();
     let all: usize = cold_lists.values().map(BTreeSet::len).sum();
-    assert!(same as f64 > 0.85 * all as f64, "{same} of {all} rows are the same");
+    assert!(same as f64 > 0.75 * all as f64, "{same} of {all} rows are the same");
 
     // The night that a day has already seen is not begun at: the same start, the same rows.
     let again = shop.run_of("2026-11-21", &warm);
