@@ -58,7 +58,7 @@ pub struct Config {
     /// How many neighbours those are.
     pub ease_neighbours: usize,
     /// EASE's λ: users that a pair of items must share before it counts. Where open, five times the users
-    /// that an item has on average.
+    /// that an item has on average, at most 500.
     pub ease_regularization: Option<f64>,
     /// Entries a sparse model keeps of each row; fewer where there are very many items.
     pub kept: usize,
@@ -178,7 +178,8 @@ pub fn fit(
     let ease = wanted.ease.then(|| {
         let weights = ease::user_weights(interactions);
         let mean = interactions.n_entries() as f64 / n_known.max(1) as f64;
-        let lambda = config.ease_regularization.unwrap_or(USERS_OF_AN_ITEM * mean).max(f64::MIN_POSITIVE);
+        let open = (USERS_OF_AN_ITEM * mean).clamp(f64::MIN_POSITIVE, MOST_USERS);
+        let lambda = config.ease_regularization.unwrap_or(open);
         match &cosine {
             Some(cosine) if is_local => {
                 local::fit(&by_item, cosine, &weights, (config.ease_neighbours, lambda))
@@ -215,9 +216,11 @@ pub fn project(history: &Csr, inputs: &Dense) -> Dense {
     users
 }
 
-/// EASE's λ where it is open, in users of the mean item: between 0.01 % and 5 % of all pairs the best values
-/// lie within a factor of two of this, while they differ twentyfold.
+/// EASE's λ where it is open, in users of the mean item: on data from 0.01 % to 5 % dense the best values lie
+/// within a factor of two of this, while they differ twentyfold.
 const USERS_OF_AN_ITEM: f64 = 5.0;
+/// The most that λ then is: Steck finds 200, 500 and 1,000 best where items have hundreds to thousands of users.
+const MOST_USERS: f64 = 500.0;
 
 /// Items that a singular vector stands for where the filter's rank is open, and the ranks it is then among.
 const ITEMS_A_VECTOR: usize = 64;
