@@ -30,27 +30,9 @@ import pyarrow.parquet as parquet
 binary, shop = (str(pathlib.Path(path).resolve()) for path in sys.argv[1:3])
 n_faults = int(sys.argv[3]) if len(sys.argv) > 3 else 200
 
-JOB = """
-name = "night"
-output = "out"
-seed = 7
-threads = 2
-[inputs.events]
-path = "data/events"
-[inputs.items]
-path = "data/items.parquet"
+JOB = pathlib.Path(__file__).with_name("night.toml").read_text() + """
 [behavior]
 later_events = "exclude"
-[factors]
-rank = 16
-iterations = 4
-[ranking]
-top_k = 20
-weights = { factors = 1.0, popularity = 0.1, history = 0.5 }
-[evaluation]
-bootstrap = 20
-[publish]
-buckets = 4
 """
 
 CALLS = ["openat", "write", "fsync", "rename", "mkdir", "link", "linkat", "unlink", "ftruncate", "read"]

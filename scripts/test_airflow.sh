@@ -20,28 +20,8 @@ trap 'rm -rf "$work"' EXIT
 mkdir "$work/dags" "$work/out"
 cp jobs/airflow/lamplighter_nightly.py "$work/dags/"
 "$shop" "$work/data" --users 300 --items 200 --events 5000 --days 20 --end 2026-11-21 > /dev/null
-cat > "$work/night.toml" << 'JOB'
-name = "night"
-output = "out"
-seed = 7
-
-[inputs.events]
-path = "data/events"
-
-[inputs.items]
-path = "data/items.parquet"
-
-[behavior]
-later_events = "exclude"
-
-[factors]
-rank = 16
-iterations = 4
-
-[ranking]
-top_k = 20
-weights = { factors = 1.0, popularity = 0.1, history = 0.5 }
-JOB
+cp scripts/night.toml "$work/"
+printf '\n[behavior]\nlater_events = "exclude"\n' >> "$work/night.toml"
 
 export AIRFLOW_HOME="$work/airflow" AIRFLOW__CORE__DAGS_FOLDER="$work/dags" AIRFLOW__CORE__LOAD_EXAMPLES=False
 export AIRFLOW__LOGGING__LOGGING_LEVEL=WARNING

@@ -15,26 +15,7 @@ import venv
 
 READERS = ["duckdb==2.0.1", "pandas==3.1.1", "polars==2.1.0", "pyarrow==26.0.1"]
 
-JOB = """
-name = "night"
-output = "out"
-seed = 7
-threads = 2
-[inputs.events]
-path = "data/events"
-[inputs.items]
-path = "data/items.parquet"
-[factors]
-rank = 16
-iterations = 4
-[ranking]
-top_k = 20
-weights = { factors = 1.0, popularity = 0.1, history = 0.5 }
-[evaluation]
-bootstrap = 20
-[publish]
-buckets = 4
-"""
+JOB = pathlib.Path(__file__).with_name("night.toml")
 
 
 def rows_of(folder):
@@ -108,7 +89,7 @@ def main():
         folder = pathlib.Path(temporary)
         generate = [shop, "data", "--users", "300", "--items", "200", "--events", "10000", "--dirty", "0.01"]
         subprocess.run([*generate, "--end", "2026-11-21"], cwd=folder, check=True, stdout=subprocess.DEVNULL)
-        (folder / "job.toml").write_text(JOB)
+        (folder / "job.toml").write_text(JOB.read_text())
         run = [binary, "run", "job.toml", "--date", "2026-11-21"]
         subprocess.run(run, cwd=folder, check=True, stdout=subprocess.DEVNULL)
         current = json.loads((folder / "out/CURRENT").read_text())

@@ -133,15 +133,10 @@ impl Heirs {
     /// What the model's row gives an item, by itself or through its look-alikes.
     pub fn value(&self, model: &Csr, row: u32, item: u32) -> f32 {
         let (others, shares) = self.from.row(item as usize);
-        let inherited = others.iter().zip(shares).map(|(other, share)| share * at(model, row, *other));
-        let own = if self.own.n_rows() > 0 { at(&self.own, row, item) } else { 0.0 };
-        at(model, row, item) + inherited.sum::<f32>() + own
+        let inherited = others.iter().zip(shares).map(|(other, share)| share * model.value(row, *other));
+        let own = if self.own.n_rows() > 0 { self.own.value(row, item) } else { 0.0 };
+        model.value(row, item) + inherited.sum::<f32>() + own
     }
-}
-
-fn at(model: &Csr, row: u32, col: u32) -> f32 {
-    let (cols, values) = model.row(row as usize);
-    cols.binary_search(&col).map_or(0.0, |at| values[at])
 }
 
 /// Rows summed by themselves; partial sums are added in order.

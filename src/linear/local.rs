@@ -8,6 +8,8 @@ use rayon::prelude::*;
 
 use crate::matrix::Csr;
 
+use super::prune;
+
 /// `cosine` is a model of item-kNN whose rows name each item's neighbours; of those the `n_neighbours` nearest
 /// count.
 pub(super) fn fit(by_item: &Csr, cosine: &Csr, weights: &[f64], (n_neighbours, lambda): (usize, f64)) -> Csr {
@@ -15,7 +17,10 @@ pub(super) fn fit(by_item: &Csr, cosine: &Csr, weights: &[f64], (n_neighbours, l
     let columns = (0..n_items).into_par_iter().map_init(
         || Scratch::new(weights.len()),
         |scratch, item| {
-            let neighbours = nearest(cosine.row(item), n_neighbours);
+            let (others, cosines) = cosine.row(item);
+            let nearest = others.iter().copied().zip(cosines.iter().copied()).collect();
+            let neighbours: Vec<u32> =
+                prune(nearest, n_neighbours).into_iter().map(|entry| entry.0).collect();
             if neighbours.is_empty() {
                 return Vec::new();
             }
@@ -25,18 +30,6 @@ pub(super) fn fit(by_item: &Csr, cosine: &Csr, weights: &[f64], (n_neighbours, l
         },
     );
     Csr::from_rows(n_items, columns.collect()).transpose()
-}
-
-/// The items of the largest values, in ascending order; of equals the smaller indices.
-fn nearest((items, values): (&[u32], &[f32]), n: usize) -> Vec<u32> {
-    let mut row: Vec<(f32, u32)> = values.iter().copied().zip(items.iter().copied()).collect();
-    if row.len() > n {
-        row.select_nth_unstable_by(n, |a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-        row.truncate(n);
-    }
-    let mut items: Vec<u32> = row.into_iter().map(|entry| entry.1).collect();
-    items.sort_unstable();
-    items
 }
 
 /// What a thread needs for one item after another.

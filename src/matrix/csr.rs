@@ -145,6 +145,12 @@ impl Csr {
         (&self.indices[range.clone()], &self.values[range])
     }
 
+    /// The value of a cell; 0 where there is no entry.
+    pub fn value(&self, row: u32, col: u32) -> f32 {
+        let (cols, values) = self.row(row as usize);
+        cols.binary_search(&col).map_or(0.0, |at| values[at])
+    }
+
     /// A copy of some rows in the order given, in `O(their entries)`.
     #[must_use]
     pub fn select(&self, rows: &[u32]) -> Self {

@@ -214,7 +214,7 @@ impl Place {
         let Some(mirror) = &self.mirror else { return Ok(()) };
         let files = if path.is_dir() { tree(path)?.1 } else { vec![path.to_owned()] };
         let is_hidden = |key: &str| key.split('/').any(|part| part.starts_with('.'));
-        let mut new: Vec<(PathBuf, String)> = {
+        let new: Vec<(PathBuf, String)> = {
             let known = mirror.known();
             let keys = files.into_iter().map(|file| (file.clone(), self.key(&file)));
             keys.filter(|(_, key)| {
@@ -223,26 +223,12 @@ impl Place {
             })
             .collect()
         };
-        let mut marks: Vec<(PathBuf, String)> = new
-            .extract_if(.., |(path, _)| {
-                MARKS.iter().any(|mark| path.file_name().is_some_and(|name| name == *mark))
-            })
-            .collect();
+        let (mut marks, rest): (Vec<_>, Vec<_>) = new.into_iter().partition(|(path, _)| is_mark(path));
         // A run's own mark is the one that is the least deep, and the last.
         marks.sort_by_key(|(_, key)| std::cmp::Reverse(key.matches('/').count()));
-        for batch in [new, marks] {
-            if !batch.is_empty() {
-                let sent = if batch.iter().any(|(path, _)| is_mark(path)) {
-                    let mut sent = Vec::new();
-                    for mark in &batch {
-                        sent.extend(mirror.store.send(std::slice::from_ref(mark))?);
-                    }
-                    sent
-                } else {
-                    mirror.store.send(&batch)?
-                };
-                self.remember(mirror, &sent)?;
-            }
+        for batch in rest.chunks(rest.len().max(1)).chain(marks.chunks(1)) {
+            let sent = mirror.store.send(batch)?;
+            self.remember(mirror, &sent)?;
         }
         Ok(())
     }

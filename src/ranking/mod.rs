@@ -105,11 +105,7 @@ pub struct Linear<'a> {
 impl Linear<'_> {
     /// What the model's row gives an item.
     fn value(&self, row: u32, item: u32) -> f32 {
-        if let Some(heirs) = self.heirs {
-            return heirs.value(self.model, row, item);
-        }
-        let (items, values) = self.model.row(row as usize);
-        items.binary_search(&item).map_or(0.0, |at| values[at])
+        self.heirs.map_or_else(|| self.model.value(row, item), |heirs| heirs.value(self.model, row, item))
     }
 }
 

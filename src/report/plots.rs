@@ -4,6 +4,8 @@
 //! attribute, so the page gives each of these colours its dark twin; `COLOURS` are the ones that it knows.
 //! Plots are as wide as a phone and are never scaled below that, so that their labels stay readable.
 
+use plotters::chart::MeshStyle;
+use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
@@ -37,6 +39,9 @@ pub(super) struct Mark {
     pub(super) main: bool,
 }
 
+type Axis = RangedCoordf64;
+type Chart<'a, 'svg> = ChartContext<'a, SVGBackend<'svg>, Cartesian2d<Axis, Axis>>;
+
 /// What the crate reports.
 type Failed = DrawingAreaErrorKind<std::io::Error>;
 
@@ -54,6 +59,17 @@ fn draw(
     Ok(svg)
 }
 
+/// Grid and axes as every plot has them; which lines and labels there are is the plot's own.
+fn mesh<'a, 'b, 'svg>(chart: &'b mut Chart<'a, 'svg>) -> MeshStyle<'a, 'b, Axis, Axis, SVGBackend<'svg>> {
+    let mut mesh = chart.configure_mesh();
+    mesh.bold_line_style(LINE.stroke_width(THIN))
+        .light_line_style(TRANSPARENT)
+        .axis_style(LINE.stroke_width(THIN))
+        .set_all_tick_mark_size(4 * FINE)
+        .label_style((FONT.0, FONT.1, &SOFT));
+    mesh
+}
+
 /// Values below each other, each with its interval: a diamond for the one that counts, circles for others.
 pub(super) fn intervals(marks: &[Mark]) -> Result<String, Error> {
     let rows = marks.len() as f64;
@@ -66,18 +82,12 @@ pub(super) fn intervals(marks: &[Mark]) -> Result<String, Error> {
             .x_label_area_size(26 * FINE)
             .y_label_area_size(92 * FINE)
             .build_cartesian_2d(0.0..most, 0.0..rows)?;
-        chart
-            .configure_mesh()
+        mesh(&mut chart)
             .disable_y_mesh()
             .disable_y_axis()
             .y_labels(0)
             .x_labels(5)
             .x_label_formatter(&|value| short(*value))
-            .bold_line_style(LINE.stroke_width(THIN))
-            .light_line_style(TRANSPARENT)
-            .axis_style(LINE.stroke_width(THIN))
-            .set_all_tick_mark_size(4 * FINE)
-            .label_style((FONT.0, FONT.1, &SOFT))
             .draw()?;
         for (at, mark) in marks.iter().enumerate() {
             let y = rows - at as f64 - 0.5;
@@ -120,17 +130,11 @@ pub(super) fn nights(marks: &[Mark]) -> Result<String, Error> {
             .x_label_area_size(26 * FINE)
             .y_label_area_size(48 * FINE)
             .build_cartesian_2d(-0.5..last as f64 + 0.5, (low - room).max(0.0)..high + room)?;
-        chart
-            .configure_mesh()
+        mesh(&mut chart)
             .disable_x_mesh()
             .x_labels(0)
             .y_labels(5)
             .y_label_formatter(&|value| short(*value))
-            .bold_line_style(LINE.stroke_width(THIN))
-            .light_line_style(TRANSPARENT)
-            .axis_style(LINE.stroke_width(THIN))
-            .set_all_tick_mark_size(4 * FINE)
-            .label_style((FONT.0, FONT.1, &SOFT))
             .draw()?;
         let line = marks.iter().enumerate().map(|(at, mark)| (at as f64, mark.value));
         chart.draw_series([PathElement::new(line.collect::<Vec<_>>(), MAIN.stroke_width(THICK))])?;
@@ -167,17 +171,11 @@ pub(super) fn tenths(shares: &[f64]) -> Result<String, Error> {
             .x_label_area_size(26 * FINE)
             .y_label_area_size(44 * FINE)
             .build_cartesian_2d(0.0..shares.len() as f64, 0.0..most)?;
-        chart
-            .configure_mesh()
+        mesh(&mut chart)
             .disable_x_mesh()
             .x_labels(0)
             .y_labels(5)
             .y_label_formatter(&|value| format!("{:.0} %", 100.0 * value))
-            .bold_line_style(LINE.stroke_width(THIN))
-            .light_line_style(TRANSPARENT)
-            .axis_style(LINE.stroke_width(THIN))
-            .set_all_tick_mark_size(4 * FINE)
-            .label_style((FONT.0, FONT.1, &SOFT))
             .draw()?;
         let bars = shares.iter().enumerate();
         let bars = bars.map(|(at, share)| {
@@ -210,17 +208,11 @@ pub(super) fn lorenz(points: &[(f64, f64)]) -> Result<String, Error> {
             .y_label_area_size(50 * FINE)
             .build_cartesian_2d(0.0..1.0, 0.0..1.0)?;
         let percent = |value: &f64| format!("{:.0} %", 100.0 * value);
-        chart
-            .configure_mesh()
+        mesh(&mut chart)
             .x_labels(5)
             .y_labels(5)
             .x_label_formatter(&percent)
             .y_label_formatter(&percent)
-            .bold_line_style(LINE.stroke_width(THIN))
-            .light_line_style(TRANSPARENT)
-            .axis_style(LINE.stroke_width(THIN))
-            .set_all_tick_mark_size(4 * FINE)
-            .label_style((FONT.0, FONT.1, &SOFT))
             .draw()?;
         for at in 0..20 {
             let from = f64::from(at) / 20.0;

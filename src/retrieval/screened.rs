@@ -316,9 +316,7 @@ impl Query {
         }
         best.into_list()
     }
-}
 
-impl Query {
     /// The list where every product is zero: what sparse scores say, and the first items.
     fn list_of_zeros(self, order: &Order) -> Vec<(u32, f32)> {
         let mut best = Best::new(self.k);
