@@ -134,30 +134,27 @@ impl Night<'_> {
     /// An earlier night's factors by tonight's indices; none where their rank is another.
     fn known(&self, earlier: &DoneStage, window: &str, ids: &Ids) -> Result<Option<Known>, Error> {
         let folder = window_folder(earlier.folder(), window);
+        let read =
+            |side: &str, id: &str, ids: &ArrayRef| by_index(&folder.join(side).join("part.parquet"), id, ids);
+        let known =
+            (read("user_factors", "user_id", &ids.users)?, read("item_factors", "item_id", &ids.items)?);
         let rank = self.job.spec.factors.rank(ids.items.len());
-        let read = |side: &str, id: &str, ids: &ArrayRef| {
-            by_index(&folder.join(side).join("part.parquet"), id, ids, rank)
-        };
-        let users = read("user_factors", "user_id", &ids.users)?;
-        Ok(users.zip(read("item_factors", "item_id", &ids.items)?))
+        Ok((known.1.n_cols() == rank).then_some(known))
     }
 }
 
 /// The factors of a file by the index that each id has among `ids`; zero for one that is new.
-pub(super) fn by_index(path: &Path, id: &str, ids: &ArrayRef, rank: usize) -> Result<Option<Dense>, Error> {
+pub(super) fn by_index(path: &Path, id: &str, ids: &ArrayRef) -> Result<Dense, Error> {
     let rows = lake::read(path, &[id, "factors"])?;
     let vectors = dense(rows.column(1))?;
-    if vectors.n_cols() != rank {
-        return Ok(None);
-    }
     let (there, wanted) = (cast(rows.column(0), &DataType::Utf8)?, cast(ids, &DataType::Utf8)?);
     let row_of: HashMap<&str, usize> =
         there.as_string::<i32>().iter().enumerate().filter_map(|(row, id)| Some((id?, row))).collect();
-    let mut known = Dense::zeros(ids.len(), rank);
+    let mut known = Dense::zeros(ids.len(), vectors.n_cols());
     for (at, id) in wanted.as_string::<i32>().iter().enumerate() {
         if let Some(row) = id.and_then(|id| row_of.get(id)) {
             known.row_mut(at).copy_from_slice(vectors.row(*row));
         }
     }
-    Ok(Some(known))
+    Ok(known)
 }

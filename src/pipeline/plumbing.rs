@@ -141,8 +141,7 @@ pub fn factorize(task: &Factorize, on_event: &mut dyn FnMut(Event)) -> Result<St
             let known = |side: &str, name: &str, ids: &ArrayRef| {
                 let path = folder.join(format!("{side}_factors.parquet"));
                 require(&path, &columns_of(&path)?, name)?;
-                let found = by_index(&path, name, ids, task.config.rank)?;
-                found.ok_or_else(|| rank_expected(&path, task.config.rank))
+                of_rank(&path, by_index(&path, name, ids)?, task.config.rank)
             };
             Some((known("user", &user, &user_ids)?, known("item", &item, &item_ids)?))
         }
@@ -179,12 +178,16 @@ pub fn factorize(task: &Factorize, on_event: &mut dyn FnMut(Event)) -> Result<St
 fn fixed_items(path: &Path, name: &str, rank: usize) -> Result<(ArrayRef, Dense), Error> {
     let (id, ids, factors) = read_vectors(path)?;
     require(path, &[id], name)?;
-    if factors.n_cols() == rank { Ok((ids, factors)) } else { Err(rank_expected(path, rank)) }
+    Ok((ids, of_rank(path, factors, rank)?))
 }
 
-fn rank_expected(path: &Path, rank: usize) -> Error {
-    let (expected, found) = (format!("factors of rank {rank}"), "another rank".to_owned());
-    Error::Table { path: path.to_owned(), expected, found }
+/// Refuses factors of another rank.
+fn of_rank(path: &Path, factors: Dense, rank: usize) -> Result<Dense, Error> {
+    if factors.n_cols() == rank {
+        return Ok(factors);
+    }
+    let (expected, found) = (format!("factors of rank {rank}"), format!("rank {}", factors.n_cols()));
+    Err(Error::Table { path: path.to_owned(), expected, found })
 }
 
 /// Where each value of a column is among these ids.

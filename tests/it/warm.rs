@@ -98,4 +98,5 @@ fn factorize_goes_on_and_folds_in() {
 
     let (success, _, message) = factorize("9", &["--fold-in", items, "--out", "no"]);
     assert!(!success && message.contains("factors of rank 9"), "{message}");
+    assert!(message.contains("found rank 8"), "{message}");
 }
