@@ -25,24 +25,31 @@ pub(super) fn resamples(n_users: usize, n_resamples: usize, seed: u64) -> Resamp
     Resamples { counts: (0..n_resamples).into_par_iter().map(draw).collect() }
 }
 
-/// The 2.5th and 97.5th percentile of a mean: of each user that has any, a sum and how much it is the sum of.
-pub(super) fn interval(values: &[Option<(f64, f64)>], resamples: &Resamples) -> (f64, f64) {
-    let present: Vec<(usize, f64, f64)> = values
+/// The 2.5th and 97.5th percentile of each of several means: of each user that has any, sums and how much
+/// they are the sums of.
+pub(super) fn intervals<const N: usize>(
+    values: &[Option<([f64; N], f64)>],
+    resamples: &Resamples,
+) -> [(f64, f64); N] {
+    let present: Vec<(usize, [f64; N], f64)> = values
         .iter()
         .enumerate()
-        .filter_map(|(user, value)| value.map(|(sum, of)| (user, sum, of)))
+        .filter_map(|(user, value)| value.map(|(sums, of)| (user, sums, of)))
         .collect();
-    let mean_of = |counts: &Vec<u16>| {
-        let (mut total, mut n) = (0.0, 0.0);
-        for (user, sum, of) in &present {
+    let means_of = |counts: &Vec<u16>| {
+        let (mut totals, mut n) = ([0.0; N], 0.0);
+        for (user, sums, of) in &present {
             let count = f64::from(counts[*user]);
-            total += sum * count;
+            totals.iter_mut().zip(sums).for_each(|(total, sum)| *total += sum * count);
             n += of * count;
         }
-        (n > 0.0).then(|| total / n)
+        (n > 0.0).then(|| totals.map(|total| total / n))
     };
-    let mut means: Vec<f64> = resamples.counts.par_iter().filter_map(mean_of).collect();
-    means.sort_by(f64::total_cmp);
-    let at = |share: f64| means.get(((means.len() as f64 - 1.0) * share).round() as usize).copied();
-    (at(0.025).unwrap_or(f64::NAN), at(0.975).unwrap_or(f64::NAN))
+    let means: Vec<[f64; N]> = resamples.counts.par_iter().filter_map(means_of).collect();
+    std::array::from_fn(|which| {
+        let mut means: Vec<f64> = means.iter().map(|means| means[which]).collect();
+        means.sort_by(f64::total_cmp);
+        let at = |share: f64| means.get(((means.len() as f64 - 1.0) * share).round() as usize).copied();
+        (at(0.025).unwrap_or(f64::NAN), at(0.975).unwrap_or(f64::NAN))
+    })
 }

@@ -37,13 +37,12 @@ pub(super) fn rows(inputs: &Inputs, system: &System, k: usize, resamples: &Resam
     let n_rows = total(&|errors| errors.rows);
     let mean_outcome = total(&|errors| errors.hits) / n_rows;
     let variance = mean_outcome * (1.0 - mean_outcome);
-    let mean = |of: &dyn Fn(&Errors) -> f64| {
-        let values: Vec<Option<(f64, f64)>> =
-            per_user.iter().map(|user| user.as_ref().map(|errors| (of(errors), errors.rows))).collect();
-        (total(of) / n_rows, bootstrap::interval(&values, resamples))
-    };
-    let (mae, mse) = (mean(&|errors| errors.absolute), mean(&|errors| errors.squared));
-    let rmse = (mse.0.sqrt(), (mse.1.0.sqrt(), mse.1.1.sqrt()));
+    let sums = |errors: &Errors| ([errors.absolute, errors.squared], errors.rows);
+    let values: Vec<_> = per_user.iter().map(|user| user.as_ref().map(sums)).collect();
+    let [of_mae, of_mse] = bootstrap::intervals(&values, resamples);
+    let mae = (total(&|errors| errors.absolute) / n_rows, of_mae);
+    let mse = (total(&|errors| errors.squared) / n_rows, of_mse);
+    let rmse = (mse.0.sqrt(), (of_mse.0.sqrt(), of_mse.1.sqrt()));
     [("mae", mae, 2.0 * variance), ("mse", mse, variance), ("rmse", rmse, variance.sqrt())]
         .into_iter()
         .map(|(metric, (value, interval), baseline)| Row {
@@ -54,6 +53,7 @@ pub(super) fn rows(inputs: &Inputs, system: &System, k: usize, resamples: &Resam
             value,
             interval: Some(interval),
             baseline: Some(baseline),
+            gain: None,
             users,
         })
         .collect()

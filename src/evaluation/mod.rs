@@ -1,7 +1,8 @@
 //! Honest offline evaluation: lists made from the past, compared with what came after.
 //!
 //! In: for each test user the items of the held-out time (the truth) and each system's list. Out: one
-//! Polars frame in long format, `system, metric, k, slice, value, low, high, baseline, users`.
+//! Polars frame in long format, `system, metric, k, slice, value, low, high, baseline, gain, gain_low,
+//! gain_high, users`.
 //!
 //! Accuracy, a mean over the users of a slice (Järvelin and Kekäläinen, 2002, for NDCG): with `T` the
 //! truth, `h_r` 1 where rank `r` hits it, and sums over ranks `1..=k`,
@@ -30,8 +31,10 @@
 //! `2 m (1 - m)`, `m (1 - m)` and its root. The squared error is least for the true probability; the
 //! absolute error is least for 0 wherever that is below ½, so it says little of rare outcomes.
 //!
-//! Intervals are percentiles of `bootstrap` resamples of users (Efron, 1979), seeded; the same resamples
-//! serve every system, so that differences compare. The room trains nothing and sees no time.
+//! Intervals, of all but `coverage` and `gini`, which are no means over users, are percentiles of `bootstrap` resamples of users (Efron, 1979), seeded, the same for every
+//! system. `gain` is what the fused lists have more of an accuracy metric than a system's, and its interval
+//! that of the difference user by user: two lists for the same users differ far less by chance than the
+//! intervals of either suggest. The room trains nothing and sees no time.
 
 use polars::prelude::{Column, DataFrame, PolarsError};
 use rayon::prelude::*;
@@ -60,7 +63,7 @@ pub struct Config {
     /// A Parquet table (`user_id`, `item_id`) of what users turned to after the events, in the place of
     /// what `split` would hold out: lists are made from all events and compared with it.
     pub test: Option<String>,
-    /// Such a table to learn the sources' weights from.
+    /// Such a table to learn the sources' weights from, of what came between the events and `test`.
     pub valid: Option<String>,
     /// What is held out. Where it is not said: the latest days, if enough users came back in them, else
     /// each user's last item. Without usable times it is a random share in any case.
@@ -137,7 +140,7 @@ pub struct Inputs<'a> {
     pub embeddings: Option<&'a Dense>,
     /// Whether an item may be listed.
     pub eligible: &'a [bool],
-    /// What is compared; the one called `popularity` is the baseline.
+    /// What is compared; the one called `popularity` is the baseline, the one called `fused` what `gain` is of.
     pub systems: &'a [System],
 }
 
@@ -219,6 +222,10 @@ impl TryFrom<Raw> for Config {
         if !(1..=10_000).contains(&raw.bootstrap) {
             return refuse("bootstrap", "1 to 10000 resamples", raw.bootstrap.to_string());
         }
+        if raw.valid.is_some() && raw.test.is_none() {
+            // Weights would be learned with models of all events, then judged by the last of these.
+            return refuse("valid", "`evaluation.test` beside it", "none".to_owned());
+        }
         if let Some(twice) = (1..raw.slices.len()).find(|at| raw.slices[..*at].contains(&raw.slices[*at])) {
             return refuse("slices", "each column once", format!("`{}` twice", raw.slices[twice]));
         }
@@ -253,6 +260,8 @@ struct Row {
     interval: Option<(f64, f64)>,
     /// What to compare with where it is not the popularity system's.
     baseline: Option<f64>,
+    /// What the fused lists have more, and its interval.
+    gain: Option<(f64, (f64, f64))>,
     users: usize,
 }
 
@@ -270,15 +279,17 @@ pub fn evaluate(inputs: &Inputs, config: &Config, seed: u64) -> Result<DataFrame
     }
     let resamples = bootstrap::resamples(n_users, config.bootstrap, seed);
     let slices = slices::slices(inputs);
+    let fused = inputs.systems.iter().find(|system| system.name == "fused");
     let of_system = |system: &System| {
+        let fused = fused.filter(|fused| fused.name != system.name);
         let mut rows: Vec<Row> = Vec::new();
         for slice in &slices {
             for &k in &config.ks {
-                rows.extend(accuracy::rows(system, slice, k, &resamples));
+                rows.extend(accuracy::rows(system, fused, slice, k, &resamples));
             }
         }
         for &k in &config.ks {
-            rows.extend(beyond::rows(inputs, system, k));
+            rows.extend(beyond::rows(inputs, system, k, &resamples));
             rows.extend(calibrated::rows(inputs, system, k, &resamples));
         }
         rows
@@ -299,8 +310,9 @@ fn frame(rows: &[Row]) -> Result<DataFrame, Error> {
         .collect();
     let text = |of: &dyn Fn(&Row) -> String| rows.iter().map(of).collect::<Vec<String>>();
     let column = |name: &str, values: Vec<String>| Column::new(name.into(), values);
-    let bound =
-        |of: &dyn Fn((f64, f64)) -> f64| rows.iter().map(|row| row.interval.map(of)).collect::<Vec<_>>();
+    let number = |name: &str, of: &dyn Fn(&Row) -> Option<f64>| {
+        Column::new(name.into(), rows.iter().map(of).collect::<Vec<_>>())
+    };
     Ok(DataFrame::new(
         rows.len(),
         vec![
@@ -309,9 +321,12 @@ fn frame(rows: &[Row]) -> Result<DataFrame, Error> {
             Column::new("k".into(), rows.iter().map(|row| row.k as u32).collect::<Vec<_>>()),
             column("slice", text(&|row| row.slice.clone())),
             Column::new("value".into(), rows.iter().map(|row| row.value).collect::<Vec<_>>()),
-            Column::new("low".into(), bound(&|interval| interval.0)),
-            Column::new("high".into(), bound(&|interval| interval.1)),
+            number("low", &|row| row.interval.map(|interval| interval.0)),
+            number("high", &|row| row.interval.map(|interval| interval.1)),
             Column::new("baseline".into(), baseline),
+            number("gain", &|row| row.gain.map(|gain| gain.0)),
+            number("gain_low", &|row| row.gain.map(|gain| gain.1.0)),
+            number("gain_high", &|row| row.gain.map(|gain| gain.1.1)),
             Column::new("users".into(), rows.iter().map(|row| row.users as u32).collect::<Vec<_>>()),
         ],
     )?)

@@ -84,6 +84,51 @@ fn baseline_is_popularity_and_intervals_hold_the_value() {
 }
 
 #[test]
+fn a_gain_is_of_the_fused_list_over_another_user_by_user() {
+    let frame = example();
+    let second = 1.0 / 3f64.log2();
+    // Of user 0 popularity has the same hit at the same rank; of user 1 it alone has one.
+    equal(find(&frame, "popularity", "recall", 2, "all", "gain"), -0.5);
+    equal(find(&frame, "popularity", "ndcg", 2, "segment=heavy", "gain"), 0.0);
+    equal(find(&frame, "popularity", "ndcg", 2, "segment=light", "gain"), -second);
+    equal(find(&frame, "popularity", "ndcg", 2, "segment=light", "gain_high"), -second);
+    assert_eq!(
+        frame.column("gain").unwrap().f64().unwrap().get(0),
+        None,
+        "the fused list has nothing over itself"
+    );
+
+    // Whether a user's one item is listed first or second is up to chance, and the same for both systems;
+    // one of them misses every tenth.
+    let n = 400u32;
+    let truth = csr(n as usize, 3, &(0..n).map(|user| (user, 0)).collect::<Vec<_>>());
+    let list = |user: u32| if user.is_multiple_of(2) { vec![0, 1] } else { vec![1, 0] };
+    let worse = |user: u32| if user.is_multiple_of(10) { vec![1, 2] } else { list(user) };
+    let system = |name: &str, list: &dyn Fn(u32) -> Vec<u32>| System {
+        name: name.into(),
+        lists: (0..n).map(list).collect(),
+        probabilities: None,
+    };
+    let inputs = Inputs {
+        users: &(0..n).collect::<Vec<_>>(),
+        truth: &truth,
+        seen: &csr(n as usize, 3, &[]),
+        popularity: &[0; 3],
+        segments: &vec![u32::MAX; n as usize],
+        segment_names: &[],
+        attributes: &[],
+        embeddings: None,
+        eligible: &[true; 3],
+        systems: &[system("fused", &list), system("factors", &worse)],
+    };
+    let frame = evaluate(&inputs, &Config { ks: vec![1], ..Config::default() }, 7).unwrap();
+    let of = |system: &str, column: &str| find(&frame, system, "hit_rate", 1, "all", column);
+    equal(of("factors", "gain"), 0.1);
+    assert!(of("factors", "gain_low") > 0.06 && of("factors", "gain_high") < 0.14);
+    assert!(of("fused", "low") < of("factors", "high"), "apart by less than the intervals of either");
+}
+
+#[test]
 fn beyond_accuracy_by_hand() {
     let frame = example();
     equal(find(&frame, "popularity", "coverage", 2, "all", "value"), 3.0 / 5.0);

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use polars::prelude::{DataFrame, PolarsError};
 
-/// The accuracy of every system at one length over one slice, a system a row, with intervals; over all
-/// users also how much of the catalogue its lists cover and how diverse they are.
+/// The accuracy of every system at one length over one slice, a system a row, with intervals, and what the
+/// fused lists have more; over all users also how much of the catalogue its lists cover and how diverse they are.
 ///
 /// # Errors
 /// If the frame is not one of this room's.
@@ -17,6 +17,7 @@ pub fn table(frame: &DataFrame, k: usize, slice: &str) -> Result<String, PolarsE
     let ks = frame.column("k")?.u32()?.clone();
     let number = |name: &str| frame.column(name)?.f64().cloned();
     let (values, lows, highs) = (number("value")?, number("low")?, number("high")?);
+    let (gains, gain_lows, gain_highs) = (number("gain")?, number("gain_low")?, number("gain_high")?);
     let users = frame.column("users")?.u32()?.clone();
 
     let mut order: Vec<&str> = Vec::new();
@@ -46,6 +47,10 @@ pub fn table(frame: &DataFrame, k: usize, slice: &str) -> Result<String, PolarsE
         for at in BEYOND.into_iter().filter_map(row_of) {
             line += &format!("  {:<9.4}", values.get(at).unwrap_or(f64::NAN));
         }
+        let gained = |at: usize| Some((gains.get(at)?, gain_lows.get(at)?, gain_highs.get(at)?));
+        if let Some((gain, low, high)) = row_of("ndcg").and_then(gained) {
+            line += &format!("  {gain:+.4} ({low:+.4} to {high:+.4})");
+        }
         lines.push(line.trim_end().to_owned());
     }
     let mut heading = format!("  {:<12}", format!("{slice} @{k}"));
@@ -54,6 +59,9 @@ pub fn table(frame: &DataFrame, k: usize, slice: &str) -> Result<String, PolarsE
     }
     if slice == "all" {
         BEYOND.iter().for_each(|beyond| heading += &format!("  {beyond:<9}"));
+    }
+    if gains.null_count() < gains.len() {
+        heading += "  fused ndcg over it";
     }
     Ok(format!("{}  {counted} users\n{}\n", heading.trim_end(), lines.join("\n")))
 }

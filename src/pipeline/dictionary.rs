@@ -1,7 +1,7 @@
 //! The data dictionary: what each column of each published table means, in a line.
 
 /// Table, column, meaning; `*` is a column of any table, a trailing `*` any column that begins so.
-const MEANINGS: [(&str, &str, &str); 69] = [
+const MEANINGS: [(&str, &str, &str); 72] = [
     ("*", "user_id", "the user, as the events have it"),
     ("*", "item_id", "the item, as the catalogue has it"),
     ("*", "rank", "place in the list, from 1"),
@@ -47,6 +47,9 @@ const MEANINGS: [(&str, &str, &str); 69] = [
     ("metrics", "low", "the lower end of its 95 % interval"),
     ("metrics", "high", "the upper end of its 95 % interval"),
     ("metrics", "baseline", "the same of popularity alone"),
+    ("metrics", "gain", "what the fused lists have more, on the same users; null for themselves"),
+    ("metrics", "gain_low", "the lower end of its 95 % interval, of the difference user by user"),
+    ("metrics", "gain_high", "the upper end"),
     ("metrics", "users", "users it was measured on"),
     ("backtest", "probability", "how likely the row was thought to be turned to"),
     ("backtest", "hit", "whether it was"),

@@ -124,9 +124,12 @@ pub(super) fn metrics(frame: &DataFrame) -> Result<RecordBatch, Error> {
             ("low", number("low")?),
             ("high", number("high")?),
             ("baseline", number("baseline")?),
+            ("gain", number("gain")?),
+            ("gain_low", number("gain_low")?),
+            ("gain_high", number("gain_high")?),
             ("users", count("users")?),
         ],
-        &["low", "high", "baseline"],
+        &["low", "high", "baseline", "gain", "gain_low", "gain_high"],
     )
 }
 
