@@ -13,10 +13,11 @@ use crate::lake::Lake;
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields, default, try_from = "Raw")]
 pub struct Config {
-    /// Events older than this many days before the newest are excluded.
-    pub history_days: i64,
-    /// An event's weight halves every so many days.
-    pub half_life_days: f64,
+    /// Events older than this many days before the newest are excluded; where it is not said, none is.
+    pub history_days: Option<i64>,
+    /// An event's weight halves every so many days. Where it is not said, it is a quarter of what half of the
+    /// events are older than, but at least 30: see [`Config::half_life`].
+    pub half_life_days: Option<f64>,
     /// Weight of each event type; 0 excludes a type, a type not named here is excluded too.
     pub event_weights: EventWeights,
     /// The shop's own type names and what they stand for: `{ add_to_cart = "cart" }`.
@@ -70,8 +71,8 @@ impl Default for Config {
     fn default() -> Self {
         let weights = [("view", 1.0), ("click", 2.0), ("cart", 4.0), ("purchase", 8.0), ("search", 1.0)];
         Self {
-            history_days: 730,
-            half_life_days: 30.0,
+            history_days: None,
+            half_life_days: None,
             event_weights: weights.map(|(name, weight)| (name.to_owned(), weight)).into(),
             event_types: BTreeMap::new(),
             max_rejected_share: 0.05,
@@ -83,7 +84,25 @@ impl Default for Config {
     }
 }
 
+/// The least half-life where it is open, in days.
+const LEAST_HALF_LIFE: f64 = 30.0;
+/// What share of the median event's age it is.
+const HALF_LIFE_SHARE: f64 = 0.25;
+
 impl Config {
+    /// The half-life in days for events of which `n[d]` are `d` days old. A shop of one year forgets within
+    /// weeks; where histories reach over many years, weeks would leave of most users nothing.
+    pub(super) fn half_life(&self, days: impl Iterator<Item = (i64, i64)> + Clone) -> f64 {
+        let half: i64 = days.clone().map(|(_, n)| n).sum::<i64>() / 2;
+        let mut younger = 0;
+        let median = days.into_iter().find(|(_, n)| {
+            younger += n;
+            younger > half
+        });
+        let open = median.map_or(0.0, |(age, _)| age as f64 * HALF_LIFE_SHARE).max(LEAST_HALF_LIFE);
+        self.half_life_days.unwrap_or(open)
+    }
+
     /// The standard types, those the job weighs, and the shop's own names for them.
     pub(super) fn known_types(&self) -> Vec<KnownType> {
         let weight = |event_type: &str| match self.event_weights.get(event_type) {
@@ -157,8 +176,8 @@ impl Config {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct Raw {
-    history_days: i64,
-    half_life_days: f64,
+    history_days: Option<i64>,
+    half_life_days: Option<f64>,
     event_weights: EventWeights,
     event_types: BTreeMap<String, String>,
     max_rejected_share: f64,
@@ -201,11 +220,11 @@ impl TryFrom<Raw> for Config {
     fn try_from(raw: Raw) -> Result<Self, InvalidConfig> {
         let invalid =
             |key: &str, expected, found: String| Err(InvalidConfig { key: key.to_owned(), expected, found });
-        if raw.history_days < 1 {
-            return invalid("history_days", "at least 1", raw.history_days.to_string());
+        if let Some(days) = raw.history_days.filter(|days| *days < 1) {
+            return invalid("history_days", "at least 1", days.to_string());
         }
-        if !(raw.half_life_days.is_finite() && raw.half_life_days > 0.0) {
-            return invalid("half_life_days", "a number of days above 0", raw.half_life_days.to_string());
+        if let Some(days) = raw.half_life_days.filter(|days| !(days.is_finite() && *days > 0.0)) {
+            return invalid("half_life_days", "a number of days above 0", days.to_string());
         }
         if !(0.0..=1.0).contains(&raw.max_rejected_share) {
             return invalid("max_rejected_share", "a share from 0 to 1", raw.max_rejected_share.to_string());

@@ -21,6 +21,7 @@ use std::sync::Arc;
 use arrow::array::{
     Array, ArrayRef, AsArray, Float64Array, Int64Array, RecordBatch, StringArray, StringViewArray,
 };
+use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field as ArrowField, Int64Type, Schema, TimestampMicrosecondType};
 use serde::{Deserialize, Serialize};
 
@@ -49,12 +50,14 @@ pub struct Sources<'a> {
 }
 
 /// The span of time that one set of model inputs is made from: everything before `until`.
-#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 pub struct Window {
     /// The folder's name.
     pub name: String,
     /// Exclusive end, in microseconds since 1970 UTC; also the moment ages are counted from.
     pub until_us: i64,
+    /// In how many days a weight halves; nothing where times tell nothing.
+    pub half_life_days: Option<f64>,
 }
 
 /// What was found and counted.
@@ -234,7 +237,9 @@ pub fn aggregate(
     };
     facts.usable_times = facts.first_us < facts.last_us;
     facts.deduplicated = facts.usable_times && integer(&clock, "n_timed") > 0;
-    let history_start = facts.last_us - config.history_days.saturating_mul(DAY_US);
+    let history_start = config
+        .history_days
+        .map_or(EARLIEST_US, |days| facts.last_us.saturating_sub(days.saturating_mul(DAY_US)));
     let max_a_day = if facts.usable_times { config.max_events_per_day } else { i64::MAX };
 
     facts.n_items = run.table("item_ids", &[])?;
@@ -277,21 +282,22 @@ pub fn aggregate(
 
     for (name, days) in cuts.iter().filter(|_| facts.usable_times) {
         let until_us = cut(facts.last_us, *days);
-        facts.windows.push(Window { name: (*name).to_owned(), until_us });
+        facts.windows.push(Window { name: (*name).to_owned(), until_us, half_life_days: None });
     }
-    facts.windows.push(Window { name: "full".to_owned(), until_us: facts.last_us + 1 });
+    let until_us = facts.last_us + 1;
+    facts.windows.push(Window { name: "full".to_owned(), until_us, half_life_days: None });
     for pair in facts.windows.windows(2) {
         let (cut, until) = (Param::Time(pair[0].until_us), Param::Time(pair[1].until_us));
         run.window_table(&pair[0].name, "held_out", &[copies.clone(), ("cut", cut), ("until", until)])?;
     }
-    for window in &facts.windows {
-        let half_life = if facts.usable_times { config.half_life_days } else { f64::MAX };
-        let params = [
-            copies.clone(),
-            ("as_of", Param::Time(window.until_us)),
-            ("until", Param::Time(window.until_us)),
-            ("half_life_days", Param::Float(half_life)),
-        ];
+    for window in &mut facts.windows {
+        let until = [copies.clone(), ("until", Param::Time(window.until_us))];
+        if facts.usable_times {
+            window.half_life_days = Some(run.half_life(config, &until)?);
+        }
+        let half_life = window.half_life_days.unwrap_or(f64::MAX);
+        let mut params = until.to_vec();
+        params.extend([("as_of", Param::Time(window.until_us)), ("half_life_days", Param::Float(half_life))]);
         run.view("weighted_events", &params)?;
         for statement in ["interactions", "users"] {
             run.window_table(&window.name, statement, &[])?;
@@ -366,6 +372,8 @@ fn cut(last_us: i64, days: f64) -> i64 {
 }
 
 const DAY_US: i64 = 86_400_000_000;
+/// In 1677, the first microsecond that nanoseconds can tell.
+const EARLIEST_US: i64 = i64::MIN / 1000;
 
 /// What all users together are called where their segments have names.
 pub const EVERYBODY: &str = "all";
@@ -419,6 +427,22 @@ impl Run<'_> {
         self.lake.write("given", self.statements.text("given"), params, &path)?;
         self.step("given");
         Ok(())
+    }
+
+    /// The half-life in days of a window's events.
+    fn half_life(&mut self, config: &Config, window: &[(&str, Param)]) -> Result<f64, Error> {
+        let rows = self.query("ages", window)?;
+        let column = |name: &str| {
+            let column = rows.column_by_name(name).and_then(|column| cast(column, &DataType::Int64).ok());
+            let values = column.map(|column| column.as_primitive::<Int64Type>().values().to_vec());
+            values.ok_or_else(|| Error::Result {
+                statement: "ages".to_owned(),
+                expected: format!("a column `{name}` of integers"),
+                found: rows.schema().to_string(),
+            })
+        };
+        let (ages, counts) = (column("age_days")?, column("n_events")?);
+        Ok(config.half_life(ages.into_iter().zip(counts)))
     }
 
     /// Segments name lists, one of which is everybody's.
@@ -546,7 +570,7 @@ fn time(rows: &RecordBatch, name: &str) -> i64 {
 
 fn integer(rows: &RecordBatch, name: &str) -> i64 {
     rows.column_by_name(name)
-        .and_then(|column| arrow::compute::cast(column, &DataType::Int64).ok())
+        .and_then(|column| cast(column, &DataType::Int64).ok())
         .filter(|column| column.len() == 1)
         .map_or(0, |column| column.as_primitive::<Int64Type>().value(0))
 }
