@@ -146,35 +146,36 @@ const ROWS: usize = 4096;
 fn column_squares(model: &Csr, itself: &[f32], takers: &Csr) -> (Vec<f64>, Vec<f64>) {
     let n_cols = model.n_cols();
     let starts: Vec<usize> = (0..model.n_rows()).step_by(ROWS).collect();
-    let partial: Vec<(Vec<f64>, Vec<f64>)> = starts
-        .into_par_iter()
-        .map(|start| {
-            let (mut of_column, mut of_mean) = (vec![0f64; n_cols], vec![0f64; n_cols]);
-            let (mut mean, mut touched) = (vec![0f64; n_cols], Vec::<u32>::new());
-            for row in start..(start + ROWS).min(model.n_rows()) {
-                let (items, values) = model.row(row);
-                let entries = items.iter().copied().zip(values.iter().copied());
-                for (item, value) in entries.chain(itself.get(row).map(|most| (row as u32, *most))) {
-                    of_column[item as usize] += f64::from(value).powi(2);
-                    let (cold, shares) = takers.row(item as usize);
-                    for (cold, share) in cold.iter().zip(shares) {
-                        if mean[*cold as usize] == 0.0 {
-                            touched.push(*cold);
-                        }
-                        mean[*cold as usize] += f64::from(share * value);
+    let of_rows = |start: &usize| {
+        let (mut of_column, mut of_mean) = (vec![0f64; n_cols], vec![0f64; n_cols]);
+        let (mut mean, mut touched) = (vec![0f64; n_cols], Vec::<u32>::new());
+        for row in *start..(*start + ROWS).min(model.n_rows()) {
+            let (items, values) = model.row(row);
+            let entries = items.iter().copied().zip(values.iter().copied());
+            for (item, value) in entries.chain(itself.get(row).map(|most| (row as u32, *most))) {
+                of_column[item as usize] += f64::from(value).powi(2);
+                let (cold, shares) = takers.row(item as usize);
+                for (cold, share) in cold.iter().zip(shares) {
+                    if mean[*cold as usize] == 0.0 {
+                        touched.push(*cold);
                     }
-                }
-                for cold in touched.drain(..) {
-                    of_mean[cold as usize] += std::mem::take(&mut mean[cold as usize]).powi(2);
+                    mean[*cold as usize] += f64::from(share * value);
                 }
             }
-            (of_column, of_mean)
-        })
-        .collect();
+            for cold in touched.drain(..) {
+                of_mean[cold as usize] += std::mem::take(&mut mean[cold as usize]).powi(2);
+            }
+        }
+        (of_column, of_mean)
+    };
     let mut sums = (vec![0f64; n_cols], vec![0f64; n_cols]);
-    for (of_column, of_mean) in partial {
-        sums.0.iter_mut().zip(of_column).for_each(|(sum, part)| *sum += part);
-        sums.1.iter_mut().zip(of_mean).for_each(|(sum, part)| *sum += part);
+    // As many parts at a time as there are threads: a part is as large as the sums.
+    for group in starts.chunks(rayon::current_num_threads()) {
+        let parts: Vec<(Vec<f64>, Vec<f64>)> = group.par_iter().map(of_rows).collect();
+        for (of_column, of_mean) in parts {
+            sums.0.iter_mut().zip(of_column).for_each(|(sum, part)| *sum += part);
+            sums.1.iter_mut().zip(of_mean).for_each(|(sum, part)| *sum += part);
+        }
     }
     sums
 }

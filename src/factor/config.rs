@@ -77,19 +77,25 @@ impl Default for Keys {
 /// Items that a dimension stands for where the rank is open, and the ranks that it is then among.
 const ITEMS_A_RANK: usize = 160;
 const OPEN_RANKS: RangeInclusive<usize> = 64..=256;
+/// Numbers in all factors, at most, but for the least of these ranks.
+const MOST_VALUES: usize = 200_000_000;
 
 impl Keys {
-    /// The rank for this many items: small catalogues are overfitted by what large ones need.
-    pub fn rank(&self, n_items: usize) -> usize {
-        self.rank.unwrap_or((n_items / ITEMS_A_RANK).clamp(*OPEN_RANKS.start(), *OPEN_RANKS.end()))
+    /// The rank for this many users and items: small catalogues are overfitted by what large ones need, and what
+    /// all factors take is bounded.
+    pub fn rank(&self, n_users: usize, n_items: usize) -> usize {
+        let (least, most) = (*OPEN_RANKS.start(), *OPEN_RANKS.end());
+        let fits = (MOST_VALUES / (n_users + n_items).max(1)).max(least);
+        self.rank.unwrap_or((n_items / ITEMS_A_RANK).clamp(least, most).min(fits))
     }
 
-    /// The configuration for these interactions.
+    /// The configuration for these interactions. Users and items without any have no part in it, so that what
+    /// a window knows nothing of changes nothing.
     pub fn config(&self, interactions: &Csr) -> Config {
-        let (n_users, n_items) = (interactions.n_rows(), interactions.n_cols());
+        let (n_users, n_items) = interactions.n_used();
         let observed =
             |user: usize| interactions.row(user).1.iter().map(|weight| f64::from(*weight)).sum::<f64>();
-        let weight = (0..n_users).map(observed).sum::<f64>().max(f64::MIN_POSITIVE);
+        let weight = (0..interactions.n_rows()).map(observed).sum::<f64>().max(f64::MIN_POSITIVE);
         let n_pairs = (n_users as f64 * n_items as f64).max(1.0);
         let unobserved_weight = self.unobserved_weight.unwrap_or(UNOBSERVED_SHARE * weight / n_pairs);
         let bearing = interactions.n_entries() as f64 + unobserved_weight * n_pairs;
@@ -98,14 +104,14 @@ impl Keys {
         let share = (items_a_user / REGULARIZATION_ITEMS).clamp(*least, *most);
         let regularization = self.regularization.unwrap_or(share * weight / bearing);
         let Self { iterations, regularization_exponent, .. } = *self;
-        let rank = self.rank(n_items);
+        let rank = self.rank(n_users, n_items);
         Config { rank, iterations, unobserved_weight, regularization, regularization_exponent }
     }
 
     fn check(&self) -> Result<(), ConfigError> {
         let Config { unobserved_weight, regularization, .. } = Config::default();
         let Self { iterations, regularization_exponent, .. } = *self;
-        let rank = self.rank(0);
+        let rank = self.rank(0, 0);
         let unobserved_weight = self.unobserved_weight.unwrap_or(unobserved_weight);
         let regularization = self.regularization.unwrap_or(regularization);
         Config { rank, iterations, unobserved_weight, regularization, regularization_exponent }.validate()

@@ -10,7 +10,7 @@
 //! ```
 //!
 //! where `n_e` is the entity's number of observed entries and `n_other` the number of entities of the
-//! other side: the implicit objective of Hu, Koren and Volinsky ("Collaborative filtering for
+//! other side that have a factor other than zero: the implicit objective of Hu, Koren and Volinsky ("Collaborative filtering for
 //! implicit feedback datasets", 2008) with the frequency scaling of Rendle, Krichene, Zhang and Koren
 //! ("Revisiting the performance of iALS on item recommendation benchmarks", 2021, equation 8).
 //!
@@ -158,12 +158,18 @@ pub fn factorize(
     refuse_bad_weights(interactions)?;
     start.check(interactions, config.rank)?;
     let regularization = |n_entries: usize, n_other: usize| config.regularization_of(n_entries, n_other);
-    let (user_side, item_side) = side::both(interactions, regularization);
+    let (n_users, n_items) = interactions.n_used();
+    let n_known = match start {
+        Start::Fixed(items) => (n_users, n_nonzero(items)),
+        _ => (n_users, n_items),
+    };
+    let (user_side, item_side) = side::both(interactions, n_known, regularization);
     let (rank, dim) = (config.rank, config.rank.next_multiple_of(kernels::LANES));
     let measured = |users: &[f32], items: Dense| {
         let users = placed(users, &user_side.order, interactions.n_rows(), rank, dim);
+        let unobserved_weight = config.unobserved_weight;
         let objective =
-            objective::measure(interactions, &users, &items, config.unobserved_weight, regularization);
+            objective::measure(interactions, &users, &items, unobserved_weight, n_known, regularization);
         Factors { users, items, objective }
     };
     if let Start::Fixed(items) = start {
@@ -232,6 +238,10 @@ fn refuse_bad_weights(interactions: &Csr) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+fn n_nonzero(matrix: &Dense) -> usize {
+    (0..matrix.n_rows()).filter(|row| matrix.row(*row).iter().any(|value| *value != 0.0)).count()
 }
 
 /// Solved rows back in the caller's order, without padding.

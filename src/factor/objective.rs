@@ -8,12 +8,14 @@ use rayon::prelude::*;
 /// Rows summed together, independent of the number of threads.
 const CHUNK: usize = 4096;
 
-/// The three parts, weights included, for `regularization(n_entries, n_other)`.
+/// The three parts, weights included, for `regularization(n_entries, n_other)`; `n_known` is how many users and
+/// items have factors.
 pub(super) fn measure(
     interactions: &Csr,
     users: &Dense,
     items: &Dense,
     unobserved_weight: f64,
+    n_known: (usize, usize),
     regularization: impl Fn(usize, usize) -> f64,
 ) -> Objective {
     let starts: Vec<usize> = (0..users.n_rows()).step_by(CHUNK).collect();
@@ -29,13 +31,13 @@ pub(super) fn measure(
     let mut norms = 0.0;
     for user in 0..users.n_rows() {
         let (cols, _) = interactions.row(user);
-        norms += regularization(cols.len(), items.n_rows()) * dot(users.row(user), users.row(user));
+        norms += regularization(cols.len(), n_known.1) * dot(users.row(user), users.row(user));
         for &col in cols {
             entries[col as usize] += 1;
         }
     }
     for (item, &n) in entries.iter().enumerate() {
-        norms += regularization(n, users.n_rows()) * dot(items.row(item), items.row(item));
+        norms += regularization(n, n_known.0) * dot(items.row(item), items.row(item));
     }
     Objective { observed: observed.iter().sum(), unobserved: unobserved_weight * all, regularization: norms }
 }

@@ -22,8 +22,12 @@ pub(super) struct Side {
     pub(super) chunks: Vec<std::ops::Range<usize>>,
 }
 
-/// Both sides, users first.
-pub(super) fn both(interactions: &Csr, regularization: impl Fn(usize, usize) -> f64 + Copy) -> (Side, Side) {
+/// Both sides, users first; `n_known` is how many users and items have factors.
+pub(super) fn both(
+    interactions: &Csr,
+    n_known: (usize, usize),
+    regularization: impl Fn(usize, usize) -> f64 + Copy,
+) -> (Side, Side) {
     let (n_users, n_items) = (interactions.n_rows(), interactions.n_cols());
     let mut item_counts = vec![0usize; n_items];
     let mut user_counts = vec![0usize; n_users];
@@ -40,8 +44,8 @@ pub(super) fn both(interactions: &Csr, regularization: impl Fn(usize, usize) -> 
     for (at, &item) in item_order.iter().enumerate() {
         item_at[item as usize] = at as u32;
     }
-    let mut users = Side::with_shape(user_order, &user_counts, |n| regularization(n, n_items) as f32);
-    let mut items = Side::with_shape(item_order, &item_counts, |n| regularization(n, n_users) as f32);
+    let mut users = Side::with_shape(user_order, &user_counts, |n| regularization(n, n_known.1) as f32);
+    let mut items = Side::with_shape(item_order, &item_counts, |n| regularization(n, n_known.0) as f32);
     let mut next = items.offsets.clone();
     for (at, &user) in users.order.iter().enumerate() {
         let (cols, weights) = interactions.row(user as usize);

@@ -60,7 +60,7 @@ fn naive_objective(interactions: &Csr, factors: &Factors, config: &Config) -> Ob
     for (rows, factors) in [(interactions, &factors.users), (&interactions.transpose(), &factors.items)] {
         for at in 0..rows.n_rows() {
             let norm: f64 = factors.row(at).iter().map(|&v| f64::from(v) * f64::from(v)).sum();
-            sum.regularization += config.regularization_of(rows.row(at).0.len(), rows.n_cols()) * norm;
+            sum.regularization += config.regularization_of(rows.row(at).0.len(), rows.n_used().1) * norm;
         }
     }
     sum
@@ -84,7 +84,7 @@ fn naive_half(rows: &Csr, fixed: &Dense, config: &Config) -> Vec<Vec<f64>> {
         let mut system = vec![vec![0f64; rank + 1]; rank];
         for (i, line) in system.iter_mut().enumerate() {
             line[..rank].copy_from_slice(&shared[i]);
-            line[i] += config.regularization_of(cols.len(), rows.n_cols());
+            line[i] += config.regularization_of(cols.len(), n_nonzero(fixed));
         }
         let mut add = |y: &[f64], weight: f64| {
             for (i, line) in system.iter_mut().enumerate() {
@@ -311,7 +311,7 @@ fn longer_steps_do_better_than_plain_ones() {
     let interactions = seeded(300, 200, 12);
     let config = Config { rank: 16, iterations: 2, ..Config::default() };
     let regularization = |n, other| config.regularization_of(n, other);
-    let (user_side, item_side) = side::both(&interactions, regularization);
+    let (user_side, item_side) = side::both(&interactions, interactions.n_used(), regularization);
     let total = |relaxation: f32| {
         let mut users = vec![0f32; user_side.len() * 16];
         let mut items = start::normal(&item_side.order, 16, 16, 1);
@@ -393,8 +393,8 @@ fn what_a_job_leaves_open_follows_the_data() {
     let interactions =
         Csr::from_coordinates(4, 10, &[0, 1, 2, 3], &[0, 1, 1, 2], &[2.0, 4.0, 1.0, 3.0]).unwrap();
     let config = Keys::default().config(&interactions);
-    // Ten units of weight, forty pairs: all pairs together weigh a hundred.
-    assert!((config.unobserved_weight - 2.5).abs() < 1e-12, "{config:?}");
+    // Ten units of weight, four users by the three items that anybody turned to: all pairs together weigh a hundred.
+    assert!((config.unobserved_weight - 100.0 / 12.0).abs() < 1e-12, "{config:?}");
     assert!((config.regularization - 0.01 * 10.0 / (4.0 + 100.0)).abs() < 1e-12, "{config:?}");
     let given: Keys = toml::from_str("unobserved_weight = 0.5\nregularization = 0.25").unwrap();
     let config = given.config(&interactions);

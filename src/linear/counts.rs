@@ -13,7 +13,7 @@ const USER_EXPONENT: f64 = 0.75;
 pub(super) fn walk(by_user: &Csr, by_item: &Csr, config: &Config) -> Csr {
     let per_user = |user: usize| (by_user.row(user).0.len() as f64).powf(-USER_EXPONENT);
     let degree = |item: usize| by_item.row(item).0.len() as f64;
-    shared(by_user, by_item, config.kept(by_user.n_cols()), per_user, |item, other, weight| {
+    shared(by_user, by_item, config.kept, per_user, |item, other, weight| {
         weight / (degree(item).powf(config.walk_alpha) * degree(other).powf(config.walk_beta))
     })
 }
@@ -24,7 +24,7 @@ pub(super) fn cosine(by_user: &Csr, by_item: &Csr, config: &Config) -> Csr {
     shared(
         by_user,
         by_item,
-        config.kept(by_user.n_cols()),
+        config.kept,
         |_| 1.0,
         |item, other, n_both| n_both / ((degree(item) * degree(other)).sqrt() + config.shrinkage),
     )

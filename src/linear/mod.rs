@@ -76,8 +76,9 @@ pub struct Config {
     pub spectral_rank: Option<usize>,
     /// Rounds of subspace iteration.
     pub spectral_iterations: usize,
-    /// What an item of the history counts for against the one a step later, from above 0 to 1.
-    pub recency: f64,
+    /// What an item of the history counts for against the one a step later, from above 0 to 1. Where it is
+    /// open, what did best in validation, [`RECENCY`] where nothing does clearly better.
+    pub recency: Option<f64>,
 }
 
 impl Default for Config {
@@ -94,7 +95,7 @@ impl Default for Config {
             sequence_steps: 4,
             spectral_rank: None,
             spectral_iterations: 5,
-            recency: 0.7,
+            recency: None,
         }
     }
 }
@@ -170,30 +171,29 @@ pub fn fit(
     if !steps.is_empty() && steps.len() != interactions.n_entries() {
         return Err(Error::Steps { steps: steps.len(), interactions: interactions.n_entries() });
     }
+    // Of users and items that no interaction names nothing may depend.
+    let (n_users, n_items) = interactions.n_used();
+    let config = &config.bounded(n_users, n_items);
     let by_item = interactions.transpose();
     let walk = wanted.walk.then(|| counts::walk(interactions, &by_item, config));
-    let n_known = (0..by_item.n_rows()).filter(|item| !by_item.row(*item).0.is_empty()).count();
-    let is_local = wanted.ease && n_known > config.ease_items;
+    let is_local = wanted.ease && n_items > config.ease_items;
     let mut cosine = (wanted.cosine || is_local).then(|| counts::cosine(interactions, &by_item, config));
     let ease = wanted.ease.then(|| {
         let weights = ease::user_weights(interactions);
-        let mean = interactions.n_entries() as f64 / n_known.max(1) as f64;
+        let mean = interactions.n_entries() as f64 / n_items.max(1) as f64;
         let open = (USERS_OF_AN_ITEM * mean).clamp(f64::MIN_POSITIVE, MOST_USERS);
         let lambda = config.ease_regularization.unwrap_or(open);
         match &cosine {
             Some(cosine) if is_local => {
                 local::fit(&by_item, cosine, &weights, (config.ease_neighbours, lambda))
             }
-            _ => ease::fit(interactions, &by_item, &weights, (config.kept(by_item.n_rows()), lambda)),
+            _ => ease::fit(interactions, &by_item, &weights, (config.kept, lambda)),
         }
     });
     cosine = cosine.filter(|_| wanted.cosine);
     let ordered = !steps.is_empty() && config.sequence_steps > 0;
     let sequence = (wanted.sequence && ordered).then(|| sequence::fit(interactions, &by_item, steps, config));
-    let rank = config
-        .spectral_rank(interactions.n_cols())
-        .min(interactions.n_cols() / 2)
-        .min(interactions.n_rows() / 2);
+    let rank = config.spectral_rank(n_users, n_items).min(n_items / 2).min(n_users / 2);
     let spectral = match rank {
         rank if rank == 0 || !wanted.spectral => None,
         rank => Some(spectral::fit(interactions, &by_item, rank, config.spectral_iterations, seed)?),
@@ -216,6 +216,9 @@ pub fn project(history: &Csr, inputs: &Dense) -> Dense {
     users
 }
 
+/// What an item of the history counts for against the one a step later, where nothing tells better.
+pub const RECENCY: f64 = 0.7;
+
 /// EASE's λ where it is open, in users of the mean item: on data from 0.01 % to 5 % dense the best values lie
 /// within a factor of two of this, while they differ twentyfold.
 const USERS_OF_AN_ITEM: f64 = 5.0;
@@ -231,7 +234,7 @@ const OPEN_RANKS: RangeInclusive<usize> = 64..=512;
 pub const MOST_PAIRS: f64 = 4e9;
 /// Entries of a sparse model, at most, but for ten a row.
 const MOST_ENTRIES: usize = 30_000_000;
-/// Numbers in the vectors of all items, at most, where the filter's rank is open.
+/// Numbers in the vectors of all users and items, at most, where the filter's rank is open.
 const MOST_VALUES: usize = 60_000_000;
 /// Neighbours that all users have together, at most.
 const MOST_NEIGHBOURS: usize = 30_000_000;
@@ -247,10 +250,15 @@ impl Config {
         self.kept.min((MOST_ENTRIES / n_items.max(1)).max(10))
     }
 
-    /// The filter's rank for this many items.
-    pub fn spectral_rank(&self, n_items: usize) -> usize {
+    /// The filter's rank for this many users and items.
+    pub fn spectral_rank(&self, n_users: usize, n_items: usize) -> usize {
         let open = (n_items / ITEMS_A_VECTOR).clamp(*OPEN_RANKS.start(), *OPEN_RANKS.end());
-        self.spectral_rank.unwrap_or(open.min(MOST_VALUES / n_items.max(1)))
+        self.spectral_rank.unwrap_or(open.min(MOST_VALUES / (n_users + n_items).max(1)))
+    }
+
+    /// The same with what this many users and items leave of its sizes.
+    fn bounded(&self, n_users: usize, n_items: usize) -> Self {
+        Self { kept: self.kept(n_items), peers: self.peers(n_users), ..self.clone() }
     }
 
     /// Whether every key is in range.
@@ -266,7 +274,8 @@ impl Config {
         };
         above_0("ease_regularization", self.ease_regularization.unwrap_or(1.0))?;
         above_0("kept", self.kept as f64)?;
-        above_0("recency", self.recency)?;
+        let recency = self.recency.unwrap_or(RECENCY);
+        above_0("recency", recency)?;
         for (key, found) in
             [("shrinkage", self.shrinkage), ("walk_alpha", self.walk_alpha), ("walk_beta", self.walk_beta)]
         {
@@ -274,8 +283,8 @@ impl Config {
                 return Err(Error::Config { key, expected: "a number of at least 0", found });
             }
         }
-        if self.recency > 1.0 {
-            return Err(Error::Config { key: "recency", expected: "at most 1", found: self.recency });
+        if recency > 1.0 {
+            return Err(Error::Config { key: "recency", expected: "at most 1", found: recency });
         }
         Ok(())
     }

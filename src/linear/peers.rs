@@ -25,7 +25,7 @@ pub(super) fn fit(by_user: &Csr, by_item: &Csr, config: &Config) -> (Csr, Csr) {
     };
     let length = |user: usize| (by_user.row(user).0.len() as f64).sqrt();
     let similarity = |_, other, shared| shared / length(other);
-    let neighbours = shared(by_item, by_user, config.peers(n_users), per_item, similarity).map_rows(|row| {
+    let neighbours = shared(by_item, by_user, config.peers, per_item, similarity).map_rows(|row| {
         let nearest = row.iter().copied().fold(f32::MIN_POSITIVE, f32::max);
         row.iter_mut().for_each(|value| *value = (*value / nearest).powi(SHARPNESS));
     });

@@ -29,7 +29,7 @@ pub(super) fn fit(by_user: &Csr, by_item: &Csr, steps: &[u32], config: &Config) 
             (out.max(1.0), into.max(1.0))
         })
         .collect();
-    let kept = config.kept(n_items);
+    let kept = config.kept;
     let rows = (0..n_items).into_par_iter().map_init(
         || (vec![0f64; n_items], Vec::<u32>::new()),
         |(sums, touched), item| {

@@ -70,6 +70,14 @@ impl Csr {
         Ok(csr)
     }
 
+    /// How many rows have an entry, and how many columns.
+    pub fn n_used(&self) -> (usize, usize) {
+        let n_rows = self.offsets.windows(2).filter(|ends| ends[0] < ends[1]).count();
+        let mut is_used = vec![false; self.n_cols];
+        self.indices.iter().for_each(|col| is_used[*col as usize] = true);
+        (n_rows, is_used.into_iter().filter(|used| *used).count())
+    }
+
     /// Builds rows from lists of column and value, each in ascending order of the column.
     ///
     /// # Panics

@@ -128,12 +128,12 @@ fn models(spec: &Spec, size: &Size) -> (String, f64, f64) {
 fn bounds(spec: &Spec, size: &Size) -> Vec<Bound> {
     let Size { events, items, users } = *size;
     let config = &spec.linear;
-    let (rank, sweeps) = (spec.factors.rank(items as usize), spec.factors.iterations);
+    let (rank, sweeps) = (spec.factors.rank(users as usize, items as usize), spec.factors.iterations);
     let neighbours = (config.ease_neighbours as f64).min(items);
     let kept = config.kept(items as usize) as f64;
     let together = SKEW * events * (events / users.max(1.0));
     let steps = 2.0 * config.sequence_steps as f64;
-    let vectors = config.spectral_rank(items as usize);
+    let vectors = config.spectral_rank(users as usize, items as usize);
     let (r, v) = (rank as f64, vectors as f64);
     let bound = |source, size, seconds, bytes: f64| Bound { source, size, seconds, mib: bytes / MIB };
     let kept_entries = |touched: f64| 8.0 * touched.min(kept * items);

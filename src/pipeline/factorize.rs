@@ -42,14 +42,17 @@ impl Night<'_> {
             let ids = night.ids()?;
             let windows = night.windows();
             let mut known = match &earlier {
-                Some(stage) => night.known(stage, windows[0], &ids)?,
+                Some(stage) => Some(night.known(stage, windows[0], &ids)?),
                 None => None,
             };
-            let is_warm = known.is_some();
+            let (mut is_warm, mut rank) = (false, 0);
             let mut objectives = serde_json::Map::new();
             for (at, window) in windows.iter().enumerate() {
                 let interactions = night.history(window, &ids)?.interactions;
                 let config = night.job.spec.factors.config(&interactions);
+                rank = config.rank;
+                known = known.filter(|(_, items)| items.n_cols() == rank);
+                is_warm |= at == 0 && known.is_some();
                 let config = if known.is_some() { config.warmed() } else { config };
                 let factors =
                     night.factorize_window(&interactions, &config, known.as_ref(), (at, windows.len()))?;
@@ -77,11 +80,11 @@ impl Night<'_> {
             let warm = earlier.as_ref().filter(|_| is_warm).map(|stage| stage.made_by());
             let note = format!(
                 "rank {}, objective {:.6e}{}",
-                night.job.spec.factors.rank(ids.items.len()),
+                rank,
                 objectives["full"]["total"].as_f64().unwrap_or(f64::NAN),
                 warm.map_or_else(String::new, |run| format!(", from the factors of {run}")),
             );
-            let facts = json!({ "objective": objectives, "until_us": night.ends(), "warm_start": warm });
+            let facts = json!({ "objective": objectives, "until_us": night.ends()?, "warm_start": warm });
             Ok(Report { facts, note })
         })
     }
@@ -109,37 +112,36 @@ impl Night<'_> {
         ))
     }
 
-    /// When each window ends, in microseconds since 1970, where that is what tells them apart.
-    fn ends(&self) -> Value {
+    /// When each window ends, in microseconds since 1970; nothing where it is not that which tells them apart.
+    fn ends(&self) -> Result<Value, Error> {
         const DAY_US: f64 = 86_400e6;
+        if self.hold()? != Hold::Temporal {
+            return Ok(json!({}));
+        }
         let end = end_of_day_us(self.date);
         let days = self.days_held_out(&self.windows());
-        days.into_iter()
-            .map(|(window, days)| (window.to_owned(), json!(end - (days * DAY_US) as i64)))
-            .collect()
+        let ends = days.into_iter().map(|(window, days)| (window, json!(end - (days * DAY_US) as i64)));
+        Ok(ends.collect())
     }
 
     /// The latest earlier night whose first window ended before tonight's.
     fn earlier_factors(&self) -> Result<Option<DoneStage>, Error> {
-        if !self.job.spec.factors.warm_start || self.hold()? != Hold::Temporal {
+        if !self.job.spec.factors.warm_start {
             return Ok(None);
         }
-        let (window, ends) = (self.windows()[0], self.ends());
+        let (window, ends) = (self.windows()[0], self.ends()?);
         let end = ends[window].as_i64();
         let before =
             |facts: &Value| facts["until_us"][window].as_i64().is_some_and(|ended| Some(ended) < end);
         Ok(self.output.newest("factorize", &before)?)
     }
 
-    /// An earlier night's factors by tonight's indices; none where their rank is another.
-    fn known(&self, earlier: &DoneStage, window: &str, ids: &Ids) -> Result<Option<Known>, Error> {
+    /// An earlier night's factors by tonight's indices.
+    fn known(&self, earlier: &DoneStage, window: &str, ids: &Ids) -> Result<Known, Error> {
         let folder = window_folder(earlier.folder(), window);
         let read =
             |side: &str, id: &str, ids: &ArrayRef| by_index(&folder.join(side).join("part.parquet"), id, ids);
-        let known =
-            (read("user_factors", "user_id", &ids.users)?, read("item_factors", "item_id", &ids.items)?);
-        let rank = self.job.spec.factors.rank(ids.items.len());
-        Ok((known.1.n_cols() == rank).then_some(known))
+        Ok((read("user_factors", "user_id", &ids.users)?, read("item_factors", "item_id", &ids.items)?))
     }
 }
 
