@@ -51,7 +51,7 @@ evaluate online-retail-new "$retail" jobs/bench/online-retail.toml --set "inputs
     --set ranking.exclude_seen=true --set "output='../../out/bench/online-retail-new'"
 if [[ -e $retail ]]; then
     for name in online-retail online-retail-new; do
-        backtest=$(ls -d "out/bench/$name"/runs/*/stages/evaluate/backtest | tail -1)
+        backtest=$(ls -td "out/bench/$name"/runs/*/stages/evaluate/backtest | head -1)
         printf '\n== %s: ' "$name"
         python3 scripts/score_known_items.py "$retail" "$backtest" $([[ $name != *-new ]] || echo --new)
     done
