@@ -118,9 +118,9 @@ impl Gain {
         Self { mean, error: (variance / n.max(1.0)).sqrt() }
     }
 
-    /// Whether it is more than its own error: less is as likely to be chance.
+    /// Whether it is more than twice its own error: chance does that once in forty times.
     pub fn is_clear(&self) -> bool {
-        self.mean > self.error
+        self.mean > 2.0 * self.error
     }
 
     /// The 95 % interval of the mean, by the central limit theorem.
@@ -148,6 +148,11 @@ pub fn learn(groups: &[Group], n_sources: usize, config: &Config) -> Learned {
     }
     let lift = Lift { over: best(&alone), gain: Gain::of(&gains) };
     Learned { mix, ndcg, alone, crossed, lift }
+}
+
+/// A group's NDCG@K where it has scores of one source.
+pub fn ndcg(group: &Group, k: usize) -> f64 {
+    group.ndcg(|at| group.scores[at], k, &mut Vec::new())
 }
 
 /// The weights of some users, and NDCG@K under every source alone.

@@ -12,10 +12,10 @@ use crate::evaluation::{self, System};
 use crate::lake;
 use crate::lake::table::{self, Layout};
 use crate::matrix::Csr;
-use crate::ranking::{self, List, Ranked, Source, Weights};
+use crate::ranking::{self, List, Ranked, Source};
 
-use super::history::Ids;
-use super::rank::{Learned, USERS_AT_A_TIME, retrieve};
+use super::history::{Ids, NO_SEGMENT};
+use super::rank::{self, Learned, users_at_a_time};
 use super::shelf::Shelf;
 use super::stages::{BLOCK_ROWS, Night, Report};
 use super::{lists, popular};
@@ -42,13 +42,14 @@ impl Night<'_> {
                 return Ok(Report { facts: json!({}), note: "no user has held-out items".to_owned() });
             }
             let catalog = night.catalog_rows()?;
+            let eligible = night.eligible(&learned.history)?;
             let mut shelf = night.shelf(&learned, &catalog)?;
-            let systems = night.systems(&learned, &mut shelf, &catalog.eligible, &users)?;
+            let systems = night.systems(&learned, &mut shelf, &eligible, &users)?;
             night.write_backtest(folder, &ids, &users, &truth, &systems[0])?;
             // Users whom only a given table knows have seen nothing and are of no segment.
             let seen = learned.history.interactions.with_rows(truth.n_rows());
             let mut segments = learned.history.segments.clone();
-            segments.resize(truth.n_rows(), u32::MAX);
+            segments.resize(truth.n_rows(), NO_SEGMENT);
             let inputs = evaluation::Inputs {
                 users: &users,
                 truth: &truth,
@@ -58,7 +59,7 @@ impl Night<'_> {
                 segment_names: &learned.history.segment_names,
                 attributes: &attributes,
                 embeddings: Some(&shelf.vectors),
-                eligible: &catalog.eligible,
+                eligible: &eligible,
                 systems: &systems,
             };
             let metrics = evaluation::evaluate(&inputs, config, seed)?;
@@ -71,7 +72,11 @@ impl Night<'_> {
             let k = config.ks.first().copied().unwrap_or(10);
             let headline = evaluation::headline(&metrics, k).map_err(evaluation::Error::from)?;
             let text = evaluation::table(&metrics, k, "all").map_err(evaluation::Error::from)?;
-            let note = format!("{} users with held-out items, {n_new} of them without history", users.len());
+            let mut note =
+                format!("{} users with held-out items, {n_new} of them without history", users.len());
+            if night.hides_seen(night.inputs.test.is_some())? && !night.job.spec.ranking.exclude_seen {
+                note.push_str("; without what they know, which no such hold-out can have");
+            }
             let report = evaluation::report(&metrics, &config.ks).map_err(evaluation::Error::from)?;
             Ok(Report { facts: json!({ "table": text, "report": report, "metrics": headline, "users": users.len(), "users_without_history": n_new }), note })
         })?;
@@ -130,9 +135,10 @@ impl Night<'_> {
         Ok(())
     }
 
-    /// The published fusion, the same at other diversities, each source alone without rules, and the user's
-    /// own history. Users without history have the list that a night would give them: none, or with
-    /// `include_cold` the popular one.
+    /// The published fusion, the same at other diversities, each source alone without rules, the user's own
+    /// items by `frequency`, and by what the sources of own items say. Users without history have the list that a night would give them: none, or with
+    /// `include_cold` the popular one. Where what is held out cannot be what a user knows, such items are left
+    /// out as with `exclude_seen`.
     fn systems(
         &mut self,
         learned: &Learned,
@@ -142,6 +148,7 @@ impl Night<'_> {
     ) -> Result<Vec<System>, Error> {
         let spec = &self.job.spec;
         let (config, top_k) = (&spec.ranking, spec.evaluation.longest());
+        let hides_seen = self.hides_seen(self.inputs.test.is_some())?;
         let fused = self.weights()?.mix(&learned.history.segment_names);
         let fallback: Vec<u32> = match config.include_cold {
             true => popular::list(&learned.history, eligible, top_k).iter().map(|row| row.item).collect(),
@@ -166,8 +173,8 @@ impl Night<'_> {
             shelf.set_diversity(diversity);
             let fusion = ranking::fuse(shelf.sources(learned, eligible), &fused)?;
             let (mut lists, mut said) = (Vec::with_capacity(known.len()), Vec::new());
-            for some in known.chunks(USERS_AT_A_TIME) {
-                let found = shelf.lists(&fusion, learned, eligible, some, (top_k, config.exclude_seen))?;
+            for some in known.chunks(users_at_a_time(eligible.len())) {
+                let found = shelf.lists(&fusion, learned, eligible, some, (top_k, hides_seen))?;
                 if let Some(calibration) = &calibration {
                     let rows: Vec<List<'_>> = found.iter().map(|list| (&list.0[..], &list.1[..])).collect();
                     let of = |(row, rank): (&Ranked, usize)| calibration.probability(row.score, rank);
@@ -183,15 +190,14 @@ impl Night<'_> {
             systems.push(System { probabilities, ..listed(name, lists) });
         }
         for source in alone {
-            let fusion = ranking::fuse(learned.sources(eligible), &Weights::alone(source).into())?;
-            let mut lists = Vec::with_capacity(known.len());
-            for some in known.chunks(USERS_AT_A_TIME) {
-                let found = retrieve(&fusion, learned, eligible, some, top_k, config.exclude_seen)?;
-                lists.extend((0..some.len()).map(|at| found.list(at).0.to_vec()));
-                let done = systems.len() * known.len() + lists.len();
-                self.progress("evaluate", done, n_systems * known.len(), "lists");
-            }
+            let lists = rank::alone(source, learned, eligible, &known, (top_k, hides_seen), &mut |n| {
+                self.progress("evaluate", systems.len() * known.len() + n, n_systems * known.len(), "lists");
+            })?;
             systems.push(listed(source.name().to_owned(), lists));
+        }
+        if !hides_seen {
+            let of_user = |user: &u32| learned.history.most_frequent(*user as usize, eligible, top_k);
+            systems.push(listed("frequency".to_owned(), known.iter().map(of_user).collect()));
         }
         for (source, own) in &learned.own {
             let lists = known.iter().map(|user| heaviest(own, eligible, *user, top_k)).collect();

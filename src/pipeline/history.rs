@@ -1,5 +1,6 @@
 //! The model inputs of one window, read back from what `behavior` wrote.
 
+use std::cmp::Reverse;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -24,20 +25,28 @@ pub(super) struct History {
     /// Each interaction's place in its user's order, from 0; those of one moment share one. Empty where
     /// times tell nothing.
     pub(super) steps: Vec<u32>,
+    /// How many events the interaction is made of; one an interaction.
+    n_events: Vec<u32>,
     /// When the user last turned to the item, in microseconds; one an interaction. Empty where times tell
     /// nothing.
     last_times: Vec<i64>,
-    /// Each user's segment, as a position in `segment_names`.
+    /// Each user's segment, as a position in `segment_names`; [`NO_SEGMENT`] where the window has no event of
+    /// the user.
     pub(super) segments: Vec<u32>,
     /// Segments by name, ascending.
     pub(super) segment_names: Vec<String>,
     /// Items × segments: `ln(1 + weight)` of the segment's users with the item.
     pub(super) popularity: Dense,
+    /// Items' decayed weights, of everybody.
+    pub(super) weights: Vec<f32>,
     /// Users who interacted with each item.
     pub(super) n_users_of_item: Vec<u32>,
     /// Users × queries, decayed weights.
     pub(super) searches: Csr,
 }
+
+/// Past all segments.
+pub(super) const NO_SEGMENT: u32 = u32::MAX;
 
 /// External ids by index, and how many there are.
 pub(super) struct Ids {
@@ -65,10 +74,12 @@ impl History {
         let table = |name: &str, columns: &[&str]| {
             lake::read(&behavior.join(window).join(format!("{name}.parquet")), columns)
         };
-        let rows = table("interactions", &["user_idx", "item_idx", "weight", "strength", "last_time"])?;
+        let columns = ["user_idx", "item_idx", "weight", "strength", "last_time", "n_events"];
+        let rows = table("interactions", &columns)?;
         let interactions = csr(&rows, n_users, n_items)?;
         let strengths = rows.column(3).as_primitive::<Int64Type>().values();
         let strengths = strengths.iter().map(|strength| *strength as u8).collect();
+        let n_events = rows.column(5).as_primitive::<UInt32Type>().values().to_vec();
         let times = rows.column(4).as_primitive::<TimestampMicrosecondType>().values();
         let (steps, last_times) = match usable_times {
             true => (steps(&interactions, times), times.to_vec()),
@@ -91,6 +102,7 @@ impl History {
             }
             n_users_of_item[item] += counts[at];
         }
+        let weights = with_everybodys(&mut popularity);
 
         let rows = table("searches", &["user_idx", "query_idx", "weight"])?;
         let searches = csr(&rows, n_users, ids.queries.len())?;
@@ -98,10 +110,12 @@ impl History {
             interactions,
             strengths,
             steps,
+            n_events,
             last_times,
             segments,
             segment_names,
             popularity,
+            weights,
             n_users_of_item,
             searches,
         })
@@ -119,6 +133,7 @@ impl History {
     /// never turned to anything else.
     pub(super) fn keep_only(&mut self, kept: Csr) {
         let mut strengths = Vec::with_capacity(kept.n_entries());
+        let mut n_events = Vec::with_capacity(kept.n_entries());
         let mut last_times = Vec::new();
         self.popularity.values_mut().fill(0.0);
         self.n_users_of_item.fill(0);
@@ -128,16 +143,19 @@ impl History {
             for (item, weight) in items.iter().zip(weights) {
                 let place = self.place(user, *item);
                 strengths.push(place.map_or(0, |at| self.strengths[at]));
+                n_events.push(place.map_or(0, |at| self.n_events[at]));
                 last_times.extend(place.and_then(|at| self.last_times.get(at)));
                 self.popularity.row_mut(*item as usize)[segment] += weight;
                 self.n_users_of_item[*item as usize] += 1;
             }
         }
         self.popularity.values_mut().iter_mut().for_each(|weight| *weight = weight.ln_1p());
+        self.weights = with_everybodys(&mut self.popularity);
         if !self.steps.is_empty() {
             self.steps = steps(&kept, &last_times);
         }
-        (self.interactions, self.strengths, self.last_times) = (kept, strengths, last_times);
+        (self.interactions, self.strengths) = (kept, strengths);
+        (self.n_events, self.last_times) = (n_events, last_times);
         // A search may have led to what is held out; which did cannot be told here.
         self.searches = Csr::from_rows(self.searches.n_cols(), vec![Vec::new(); self.searches.n_rows()]);
     }
@@ -160,22 +178,27 @@ impl History {
         Csr::from_rows(n_items, rows.collect())
     }
 
-    /// Users × 1 and items × 1, whose product is how many users turned to the item of late: `ln(1 + n)`, a
-    /// user counting half after every half-life since. Nothing where times tell nothing.
+    /// Users and items whose product is how many users turned to the item of late, of all and again of the user's
+    /// segment, `ln(1 + n)` each, a user counting half after every half-life since: a column for all and one a
+    /// segment. Nothing where times tell nothing.
     pub(super) fn trend(&self, half_life_days: f64) -> Option<(Dense, Dense)> {
         let now = self.last_times.iter().copied().max()?;
-        let mut items = Dense::zeros(self.interactions.n_cols(), 1);
-        let mut counts = vec![0f64; items.n_rows()];
+        let n = 1 + self.segment_names.len();
+        let mut items = Dense::zeros(self.interactions.n_cols(), n);
+        let mut users = Dense::zeros(self.interactions.n_rows(), n);
+        let mut counts = vec![0f64; items.n_rows() * n];
         for user in 0..self.interactions.n_rows() {
+            // A user of no segment has no interaction either.
+            let columns = [0, (self.segments[user] as usize).saturating_add(1).min(n - 1)];
+            columns.iter().for_each(|column| users.row_mut(user)[*column] = 1.0);
             let first = self.interactions.offset(user);
             for (at, item) in self.interactions.row(user).0.iter().enumerate() {
                 let days = (now - self.last_times[first + at]) as f64 / 86_400e6;
-                counts[*item as usize] += (-days / half_life_days).exp2();
+                let counts = &mut counts[*item as usize * n..(*item as usize + 1) * n];
+                columns.iter().for_each(|column| counts[*column] += (-days / half_life_days).exp2());
             }
         }
         items.values_mut().iter_mut().zip(counts).for_each(|(value, count)| *value = count.ln_1p() as f32);
-        let mut users = Dense::zeros(self.interactions.n_rows(), 1);
-        users.values_mut().fill(1.0);
         Some((users, items))
     }
 
@@ -187,6 +210,18 @@ impl History {
                 *weight = if heaviest > 0.0 { weight.max(0.0).ln_1p() / heaviest } else { 0.0 };
             });
         })
+    }
+
+    /// The user's own items, those turned to most often first; of equals the more popular.
+    pub(super) fn most_frequent(&self, user: usize, eligible: &[bool], top_k: usize) -> Vec<u32> {
+        let first = self.interactions.offset(user);
+        let items = self.interactions.row(user).0.iter().zip(&self.n_events[first..]);
+        let mut own: Vec<(u32, u32)> = items.map(|(item, n)| (*item, *n)).collect();
+        own.retain(|(item, _)| eligible[*item as usize]);
+        let n_users = |item: u32| self.n_users_of_item[item as usize];
+        own.sort_by_key(|(item, n)| (Reverse(*n), Reverse(n_users(*item)), *item));
+        own.truncate(top_k);
+        own.into_iter().map(|(item, _)| item).collect()
     }
 
     /// How strong the user's interaction with the item is, if there is one.
@@ -252,14 +287,29 @@ fn segments(behavior: &Path, window: &str, n_users: usize) -> Result<(Vec<u32>, 
     let mut segment_names: Vec<String> = names.iter().flatten().map(str::to_owned).collect();
     segment_names.sort();
     segment_names.dedup();
-    // A user of the whole history may have no event inside a shorter window: such a user counts
-    // to the first segment there, and has no list to be compared.
-    let mut segments = vec![0u32; n_users];
+    let mut segments = vec![NO_SEGMENT; n_users];
     for (user, name) in rows.column(0).as_primitive::<UInt32Type>().values().iter().zip(names) {
         let at = segment_names.binary_search_by(|known| known.as_str().cmp(name.unwrap_or("")));
-        segments[*user as usize] = at.unwrap_or(0) as u32;
+        segments[*user as usize] = at.map_or(NO_SEGMENT, |at| at as u32);
     }
     Ok((segments, segment_names))
+}
+
+/// Items' weights of everybody; a segment whose users have turned to nothing, but perhaps searched, gets these.
+fn with_everybodys(popularity: &mut Dense) -> Vec<f32> {
+    let mut is_known = vec![false; popularity.n_cols()];
+    for item in 0..popularity.n_rows() {
+        is_known.iter_mut().zip(popularity.row(item)).for_each(|(known, value)| *known |= *value > 0.0);
+    }
+    let mut weights = Vec::with_capacity(popularity.n_rows());
+    for item in 0..popularity.n_rows() {
+        let row = popularity.row_mut(item);
+        let all = row.iter().map(|value| value.exp_m1()).sum::<f32>();
+        let unknown = row.iter_mut().zip(&is_known).filter(|(_, known)| !**known);
+        unknown.for_each(|(value, _)| *value = all.ln_1p());
+        weights.push(all);
+    }
+    weights
 }
 
 /// Dense ranks of each user's distinct times.

@@ -7,13 +7,22 @@ use serde_json::{Value, json};
 
 use crate::error::Error;
 use crate::job::Spec;
-use crate::learning::{self, Calibration, Group, Listed};
+use crate::learning::{self, Calibration, Gain, Group, Listed};
+use crate::linear;
 use crate::matrix::Csr;
 use crate::random::split_mix;
 use crate::ranking::{self, Fusion, List, Mix, Source, Weights};
 
-use super::rank::{Learned, USERS_AT_A_TIME, retrieve};
+use super::rank::{Learned, alone, retrieve, users_at_a_time};
 use super::stages::{Night, Report};
+
+/// Values of `linear.recency` that are tried where it is open, beside the usual one.
+const RECENCIES: [f64; 4] = [0.3, 0.5, 0.85, 1.0];
+/// Users who turned to something that a source proposes: with fewer, weights would be chance.
+const LEAST_HIT: usize = 30;
+/// What popularity counts for at least, against the strongest source beside those of own items: it orders what
+/// no other source tells apart.
+const LEAST_POPULARITY: f32 = 1e-3;
 
 /// What each source counts for, for everybody and in the segments that have weights of their own.
 pub(super) struct Weighed {
@@ -49,9 +58,11 @@ impl Night<'_> {
             }
             let ids = night.ids()?;
             let (window, truth) = night.lesson(&ids)?;
-            let learned = night.learned(window, None)?;
-            let eligible = night.catalog_rows()?.eligible;
-            let lesson = Lesson::new(&night.job.spec, &learned, &truth, &eligible);
+            let mut learned = night.learned(window, None)?;
+            let eligible = night.eligible(&learned.history)?;
+            let hides_seen = night.hides_seen(night.inputs.valid.is_some())?;
+            let lesson = Lesson::new(&night.job.spec, &learned, &truth, &eligible, hides_seen);
+            let recency = night.choose_recency(&mut learned, &lesson)?;
             let present = learned.present();
             let mut proposals = Vec::with_capacity(present.len());
             for source in &present {
@@ -59,15 +70,32 @@ impl Night<'_> {
                 night.progress("learn", proposals.len(), present.len(), "sources");
             }
             let groups = lesson.groups(&learned, proposals.iter())?;
-            if groups.is_empty() {
-                return Ok(Report { facts: json!({}), note: "no user to learn from".to_owned() });
+            let n_hit = groups.iter().filter(|group| group.relevant.contains(&true)).count();
+            if n_hit < LEAST_HIT {
+                let note = format!("{n_hit} users to learn from, too few: weights are fixed ones");
+                return Ok(Report { facts: json!({ "too_few": n_hit, "recency": recency }), note });
             }
             let names = &learned.history.segment_names;
             let found = learning::learn(&groups, present.len(), &night.job.spec.learning);
             let named = |values: &dyn Fn(usize) -> f64| -> BTreeMap<&str, f64> {
                 present.iter().enumerate().map(|(at, source)| (source.name(), values(at))).collect()
             };
-            let weights = |of: &[f32]| named(&|at| f64::from(of[at]));
+            let is_own = |source: &Source| learned.own.iter().any(|own| own.0 == *source);
+            let weights = |of: &[f32]| {
+                // Scores of own items are not in standard deviations, and their weights much larger.
+                let of_others = of.iter().zip(&present).filter(|(_, source)| !is_own(source));
+                let strongest = of_others.map(|(weight, _)| *weight).fold(0.0, f32::max);
+                let least = LEAST_POPULARITY * if strongest > 0.0 { strongest } else { LEAST_POPULARITY };
+                named(&|at| {
+                    match present[at] {
+                        Source::Popularity => of[at].max(least),
+                        // It had no say: what was held out cannot be what users know.
+                        Source::History if hides_seen => 1.0,
+                        _ => of[at],
+                    }
+                    .into()
+                })
+            };
             let of_segments = found.mix.segments.iter();
             let segments: BTreeMap<&str, _> = of_segments
                 .filter_map(|(segment, of)| Some((names.get(*segment as usize)?.as_str(), weights(of))))
@@ -77,6 +105,7 @@ impl Night<'_> {
             let mut facts = json!({
                 "weights": weights(&found.mix.all),
                 "segments": segments,
+                "recency": recency,
                 "users": groups.len(),
                 "k": night.job.spec.learning.k,
                 "ndcg": found.ndcg,
@@ -100,8 +129,55 @@ impl Night<'_> {
                 let (mean, low, high) = (percent(gain), percent(low), percent(high));
                 note.push_str(&format!("; NDCG {mean:+.1} % ({low:+.1} to {high:+.1}) over {over} alone"));
             }
+            if let Some(recency) = recency {
+                note.push_str(&format!("; recency {recency}"));
+            }
             Ok(Report { facts, note })
-        })
+        })?;
+        if let Some(n_hit) = self.done["learn"].facts["too_few"].as_u64() {
+            self.warn(format!(
+                "only {n_hit} users turned to something that any source proposes, fewer than {LEAST_HIT}: weights \
+                 are not learned but fixed; a longer evaluation.test_days, or ranking.weights, mends that"
+            ));
+        }
+        Ok(())
+    }
+
+    /// Where `linear.recency` is open, the value with which one linear source does best for the lesson's users,
+    /// if clearly better than with the usual one; the models are then applied with it.
+    pub(super) fn choose_recency(
+        &self,
+        learned: &mut Learned,
+        lesson: &Lesson<'_>,
+    ) -> Result<Option<f64>, Error> {
+        let judges = [Source::Ease, Source::Walk, Source::Cosine, Source::Sequence];
+        let judge = judges.into_iter().find(|source| learned.present().contains(source));
+        let is_open = self.job.spec.linear.recency.is_none() && !learned.history.steps.is_empty();
+        let Some(judge) = judge.filter(|_| is_open) else { return Ok(None) };
+        let usual = lesson.ndcg(&lesson.proposals(learned, judge)?);
+        let (mut best, mut chosen) = (0.0, None);
+        for recency in RECENCIES {
+            let part = self.recent(&learned.history, recency)?;
+            let before = learned.swap(part);
+            let reached = lesson.ndcg(&lesson.proposals(learned, judge)?);
+            let gains: Vec<f64> = reached.iter().zip(&usual).map(|(new, old)| new - old).collect();
+            let gain = Gain::of(&gains);
+            if gain.is_clear() && gain.mean > best {
+                (best, chosen) = (gain.mean, Some(recency));
+            }
+            learned.swap(before);
+        }
+        if let Some(recency) = chosen {
+            let part = self.recent(&learned.history, recency)?;
+            learned.swap(part);
+        }
+        Ok(chosen)
+    }
+
+    /// What an item of a history counts for against the one a step later: as the job says, or as was learned.
+    pub(super) fn recency(&self) -> Result<f64, Error> {
+        let learned = self.done.get("learn").and_then(|done| done.facts["recency"].as_f64());
+        Ok(self.job.spec.linear.recency.or(learned).unwrap_or(linear::RECENCY))
     }
 
     /// What each source counts for: as the job says, as was learned, or, where nothing could be learned,
@@ -139,12 +215,19 @@ pub(super) struct Lesson<'a> {
     eligible: &'a [bool],
     exclude_seen: bool,
     n_candidates: usize,
+    k: usize,
     users: Vec<u32>,
 }
 
 impl<'a> Lesson<'a> {
     /// Draws the users.
-    pub(super) fn new(spec: &Spec, learned: &Learned, truth: &'a Csr, eligible: &'a [bool]) -> Self {
+    pub(super) fn new(
+        spec: &Spec,
+        learned: &Learned,
+        truth: &'a Csr,
+        eligible: &'a [bool],
+        exclude_seen: bool,
+    ) -> Self {
         let history = &learned.history.interactions;
         let known = |user: &u32| {
             let at = *user as usize;
@@ -154,19 +237,29 @@ impl<'a> Lesson<'a> {
         users.sort_by_key(|user| (draw(spec.seed, *user), *user));
         users.truncate(spec.learning.users);
         users.sort_unstable();
-        let (exclude_seen, n_candidates) = (spec.ranking.exclude_seen, spec.learning.candidates);
-        Self { truth, eligible, exclude_seen, n_candidates, users }
+        let learning::Config { candidates: n_candidates, k, .. } = spec.learning;
+        Self { truth, eligible, exclude_seen, n_candidates, k, users }
     }
 
     /// What a source alone lists first, a list a user.
     pub(super) fn proposals(&self, learned: &Learned, source: Source) -> Result<Vec<Vec<u32>>, Error> {
-        let alone = ranking::fuse(learned.sources(self.eligible), &Weights::alone(source).into())?;
-        let mut lists = Vec::with_capacity(self.users.len());
-        for some in self.users.chunks(USERS_AT_A_TIME) {
-            let found = retrieve(&alone, learned, self.eligible, some, self.n_candidates, self.exclude_seen)?;
-            lists.extend((0..some.len()).map(|at| found.list(at).0.to_vec()));
-        }
-        Ok(lists)
+        let wanted = (self.n_candidates, self.exclude_seen);
+        alone(source, learned, self.eligible, &self.users, wanted, &mut |_| {})
+    }
+
+    /// Each user's NDCG@K of some lists.
+    fn ndcg(&self, lists: &[Vec<u32>]) -> Vec<f64> {
+        let of_list = |(user, list): (&u32, &Vec<u32>)| {
+            let wanted = self.truth.row(*user as usize).0;
+            let group = Group {
+                scores: (0..list.len()).rev().map(|score| score as f32).collect(),
+                relevant: list.iter().map(|item| wanted.binary_search(item).is_ok()).collect(),
+                n_relevant: wanted.len(),
+                segment: 0,
+            };
+            learning::ndcg(&group, self.k)
+        };
+        self.users.iter().zip(lists).map(of_list).collect()
     }
 
     /// Every source's standard score of what any source proposes.
@@ -186,7 +279,8 @@ impl<'a> Lesson<'a> {
         let present = learned.present();
         let all = ranking::fuse(learned.sources(self.eligible), &Weights::alike().into())?;
         let mut groups = Vec::with_capacity(self.users.len());
-        for (some, candidates) in self.users.chunks(USERS_AT_A_TIME).zip(candidates.chunks(USERS_AT_A_TIME)) {
+        let n = users_at_a_time(self.eligible.len());
+        for (some, candidates) in self.users.chunks(n).zip(candidates.chunks(n)) {
             let no_scores: Vec<Vec<f32>> = candidates.iter().map(|items| vec![0.0; items.len()]).collect();
             let lists: Vec<List<'_>> =
                 candidates.iter().zip(&no_scores).map(|(items, scores)| (&items[..], &scores[..])).collect();
@@ -209,7 +303,7 @@ impl<'a> Lesson<'a> {
     /// The rows of the users' fused lists, and what became of each.
     fn outcomes(&self, learned: &Learned, fusion: &Fusion, top_k: usize) -> Result<Vec<Listed>, Error> {
         let mut outcomes = Vec::new();
-        for some in self.users.chunks(USERS_AT_A_TIME) {
+        for some in self.users.chunks(users_at_a_time(self.eligible.len())) {
             let found = retrieve(fusion, learned, self.eligible, some, top_k, self.exclude_seen)?;
             let lists: Vec<List<'_>> = (0..some.len()).map(|at| found.list(at)).collect();
             for (user, rows) in some.iter().zip(fusion.explain(some, &lists)) {

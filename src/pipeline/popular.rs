@@ -91,10 +91,12 @@ pub(super) fn write(
 
 /// Items' decayed weights in a segment, or in all.
 fn weights(history: &History, segment: Option<usize>) -> Vec<f32> {
-    let rows = (0..history.popularity.n_rows()).map(|item| history.popularity.row(item));
+    let of_segment = |segment: usize| {
+        (0..history.popularity.n_rows()).map(move |item| history.popularity.row(item)[segment])
+    };
     match segment {
-        Some(segment) => rows.map(|row| row[segment].exp_m1()).collect(),
-        None => rows.map(|row| row.iter().map(|log| log.exp_m1()).sum()).collect(),
+        Some(segment) => of_segment(segment).map(f32::exp_m1).collect(),
+        None => history.weights.clone(),
     }
 }
 

@@ -1,5 +1,6 @@
 //! The rank stage: fused lists of users and queries.
 
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 use rayon::prelude::*;
@@ -10,7 +11,7 @@ use crate::error::Error;
 use crate::lake::table::{self, Layout};
 use crate::lake::{self};
 use crate::matrix::{Csr, Dense};
-use crate::ranking::{self, Fusion, Ranked, Reason, Source};
+use crate::ranking::{self, Fusion, Ranked, Reason, Source, Weights};
 use crate::{linear, profile, repeat, retrieval};
 
 use super::history::{self, History, Ids};
@@ -19,8 +20,14 @@ use super::lists::{self, IdColumn};
 use super::popular;
 use super::stages::{BLOCK_ROWS, Night, Report};
 
-/// Users whose sparse scores are in memory at a time.
-pub(super) const USERS_AT_A_TIME: usize = 2048;
+/// Sparse scores that are in memory at a time, at most, and the bounds of how many users these are of.
+const SCORES_AT_A_TIME: usize = 200_000_000;
+const USERS_AT_A_TIME: RangeInclusive<usize> = 64..=2048;
+
+/// Users whose sparse scores of this many items are in memory at a time.
+pub(super) fn users_at_a_time(n_items: usize) -> usize {
+    (SCORES_AT_A_TIME / n_items.max(1)).clamp(*USERS_AT_A_TIME.start(), *USERS_AT_A_TIME.end())
+}
 
 /// What one window's users and items have in each source.
 pub(super) struct Learned {
@@ -194,12 +201,37 @@ pub(super) fn retrieve(
     Ok(retrieval::retrieve(&request, &mut |_| {})?)
 }
 
+/// What a source alone lists, a list a user. A sparse source lists nothing that it does not speak for.
+pub(super) fn alone(
+    source: Source,
+    learned: &Learned,
+    eligible: &[bool],
+    users: &[u32],
+    (top_k, exclude_seen): (usize, bool),
+    on_done: &mut dyn FnMut(usize),
+) -> Result<Vec<Vec<u32>>, Error> {
+    let fusion = ranking::fuse(learned.sources(eligible), &Weights::alone(source).into())?;
+    let is_dense = source == Source::Popularity || learned.dense().iter().any(|dense| dense.0 == source);
+    let mut lists = Vec::with_capacity(users.len());
+    for some in users.chunks(users_at_a_time(eligible.len())) {
+        let found = retrieve(&fusion, learned, eligible, some, top_k, exclude_seen)?;
+        lists.extend((0..some.len()).map(|at| {
+            let (items, scores) = found.list(at);
+            let spoken_for =
+                if is_dense { items.len() } else { scores.partition_point(|score| *score > 0.0) };
+            items[..spoken_for].to_vec()
+        }));
+        on_done(lists.len());
+    }
+    Ok(lists)
+}
+
 impl Night<'_> {
     /// Every source's model of a window, or of those that `weights` lets count.
     pub(super) fn learned(&self, window: &str, weights: Option<&Weighed>) -> Result<Learned, Error> {
         let ids = self.ids()?;
         let history = self.history(window, &ids)?;
-        let recent = history.recent(self.job.spec.linear.recency);
+        let recent = history.recent(self.recency()?);
         let content = self.content(&recent, &history.searches)?;
         let spec = &self.job.spec;
         let without = &spec.ranking.without;
@@ -228,6 +260,10 @@ impl Night<'_> {
         }
         let linear: Vec<Source> = learned.linear().iter().map(|linear| linear.source).collect();
         linear.into_iter().for_each(|source| learned.inherit_columns(source));
+        if learned.present().is_empty() {
+            let problem = "`ranking.without`: expected a source to be left that this job has; found none";
+            return Err(ranking::Error::Config { problem: problem.to_owned() }.into());
+        }
         Ok(learned)
     }
 
@@ -295,7 +331,7 @@ impl Night<'_> {
             let popular = popular::list(&learned.history, &catalog.eligible, config.top_k.get());
             let mut writers = BucketWriters::new(folder, night.job.spec.publish.buckets.0);
             let (mut n_rows, mut n_done) = (0, 0);
-            for users in order.chunks(USERS_AT_A_TIME) {
+            for users in order.chunks(users_at_a_time(ids.items.len())) {
                 let warm: Vec<u32> = users.iter().copied().filter(|user| is_known(*user)).collect();
                 let wanted = (config.top_k.get(), config.exclude_seen);
                 let lists = shelf.lists(&fusion, &learned, &catalog.eligible, &warm, wanted)?;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use arrow::array::StringArray;
+use rayon::prelude::*;
 
 use crate::catalog::Catalog;
 use crate::error::Error;
@@ -29,6 +30,8 @@ pub(super) struct Shelf {
     bias: Option<Vec<f32>>,
 }
 
+/// Candidates that are in memory at a time, where pools are long.
+const MOST_CANDIDATES: usize = 4_000_000;
 /// Neighbours that an item's near-duplicates are looked for among.
 const NEIGHBOURS: usize = 50;
 
@@ -94,23 +97,30 @@ impl Shelf {
             groups: &self.groups,
             vectors: &self.vectors,
         };
+        let may_be_listed = (0..eligible.len() as u32).filter(|item| eligible[*item as usize]);
+        let longest = self.rules.longest(&traits, may_be_listed).min(top_k);
         let mut lists: Vec<Listed> = vec![Listed::default(); users.len()];
         let mut short: Vec<usize> = (0..users.len()).collect();
         let mut pool = self.rules.pool(top_k);
         while !short.is_empty() {
-            let some: Vec<u32> = short.iter().map(|at| users[*at]).collect();
-            let found = retrieve(fusion, learned, eligible, &some, pool, exclude_seen)?;
             let mut still = Vec::new();
-            for (at, place) in short.into_iter().enumerate() {
-                let seen = learned.history.interactions.row(users[place] as usize).0;
-                let may_see = |item: &u32| !(exclude_seen && seen.binary_search(item).is_ok());
-                let pins: Vec<(u16, u32)> = self.pins.iter().copied().filter(|pin| may_see(&pin.1)).collect();
-                let candidates = found.list(at);
-                let list = self.rules.arrange(&traits, candidates, &pins, top_k);
-                if list.len() < top_k && candidates.0.len() == pool {
-                    still.push(place);
+            for places in short.chunks((MOST_CANDIDATES / pool).max(1)) {
+                let some: Vec<u32> = places.iter().map(|at| users[*at]).collect();
+                let found = retrieve(fusion, learned, eligible, &some, pool, exclude_seen)?;
+                let arrange = |(at, user): (usize, &u32)| -> Listed {
+                    let seen = learned.history.interactions.row(*user as usize).0;
+                    let may_see = |item: &u32| !(exclude_seen && seen.binary_search(item).is_ok());
+                    let pins: Vec<(u16, u32)> =
+                        self.pins.iter().copied().filter(|pin| may_see(&pin.1)).collect();
+                    self.rules.arrange(&traits, found.list(at), &pins, top_k).into_iter().unzip()
+                };
+                let arranged: Vec<Listed> = some.par_iter().enumerate().map(arrange).collect();
+                for (at, (place, list)) in places.iter().zip(arranged).enumerate() {
+                    if list.0.len() < longest && found.list(at).0.len() == pool {
+                        still.push(*place);
+                    }
+                    lists[*place] = list;
                 }
-                lists[place] = list.into_iter().unzip();
             }
             short = still;
             pool = pool.saturating_mul(2);

@@ -245,6 +245,13 @@ impl<'a> Night<'a> {
         Ok(Some(history::visits(&self.folder("behavior"), window)?))
     }
 
+    /// Whether lists that are compared with what is held out leave out what users know: because the job says so,
+    /// or because a user's held-out pairs are by construction others, and `history` could only be wrong. A
+    /// given table may hold anything.
+    pub(super) fn hides_seen(&self, is_given: bool) -> Result<bool, Error> {
+        Ok(self.job.spec.ranking.exclude_seen || !is_given && self.hold()? != Hold::Temporal)
+    }
+
     /// What weights are learned from: a window, and what users turned to after it.
     pub(super) fn lesson(&self, ids: &Ids) -> Result<(&'static str, Csr), Error> {
         match self.inputs.valid {
@@ -297,6 +304,17 @@ impl<'a> Night<'a> {
 
     pub(super) fn catalog_rows(&self) -> Result<catalog::Catalog, Error> {
         Ok(catalog::Catalog::read(&self.folder("catalog").join("catalog.parquet"))?)
+    }
+
+    /// Whether an item may be listed by what a window knows: without a catalogue, an item is there once somebody
+    /// has turned to it.
+    pub(super) fn eligible(&self, history: &History) -> Result<Vec<bool>, Error> {
+        let mut eligible = self.catalog_rows()?.eligible;
+        if self.inputs.items.is_none() {
+            let known = history.n_users_of_item.iter().map(|n_users| *n_users > 0);
+            eligible.iter_mut().zip(known).for_each(|(eligible, known)| *eligible &= known);
+        }
+        Ok(eligible)
     }
 
     /// Item ids in the type that the catalogue, or else the events, have them in.

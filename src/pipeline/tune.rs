@@ -18,6 +18,7 @@ use crate::tuning::{self, Block, Trial};
 use crate::{factor, lake, learning, linear, repeat};
 
 use super::Event;
+use super::history::History;
 use super::learn::Lesson;
 use super::rank::{Learned, Spectral, wanted};
 use super::stages::Night;
@@ -62,12 +63,19 @@ impl Night<'_> {
             .hex();
         let ids = self.ids()?;
         let (window, truth) = self.lesson(&ids)?;
-        let eligible = self.catalog_rows()?.eligible;
         let mut learned = self.learned(window, None)?;
-        let lesson = Lesson::new(&self.job.spec, &learned, &truth, &eligible);
+        let eligible = self.eligible(&learned.history)?;
+        let hides_seen = self.hides_seen(self.inputs.valid.is_some())?;
+        let lesson = Lesson::new(&self.job.spec, &learned, &truth, &eligible, hides_seen);
+        self.choose_recency(&mut learned, &lesson)?;
 
-        // Gains of an earlier search are taken as they are; its best keys are fitted again.
+        // What an earlier search of another job found says nothing of this one.
         let mut tried = read(&path, &search)?;
+        if tried.is_empty() && tuned.exists() {
+            std::fs::remove_file(&tuned)
+                .map_err(|source| lake::Error::from(table::Error::Io { path: tuned.clone(), source }))?;
+        }
+        // Gains of an earlier search are taken as they are; its best keys are fitted again.
         let mut best: BTreeMap<&'static str, f64> = BTreeMap::new();
         for block in &tuning::BLOCKS {
             let kept = tried.iter().rev().find(|tried| tried.trial.block == block.name && tried.trial.kept);
@@ -135,7 +143,7 @@ impl Night<'_> {
         }
         let mut report = format!("{} trials; NDCG {first:.4} before, {ndcg:.4} after\n", tried.len());
         for (name, value) in &best {
-            let own = self.job.number(name).unwrap_or(f64::NAN);
+            let own = self.job.number(name).map_or_else(|| "open".to_owned(), |own| own.to_string());
             report += &format!("  {name:<34} {own:>9} -> {value}\n");
         }
         let changed = !best.is_empty();
@@ -157,11 +165,7 @@ impl Night<'_> {
         let (spec, history) = (&job.spec, &learned.history);
         let source = source_of(block);
         Ok(match source {
-            None => {
-                let recent = history.recent(spec.linear.recency);
-                let content = self.content(&recent, &history.searches)?.map(|content| content.0);
-                Part::Recent(recent, content)
-            }
+            None => self.recent(history, spec.linear.recency.unwrap_or(linear::RECENCY))?,
             Some(Source::Factors) => {
                 let config = spec.factors.config(&history.interactions);
                 let mut factors = factor::factorize(
@@ -195,13 +199,22 @@ impl Night<'_> {
     }
 }
 
+impl Night<'_> {
+    /// Histories as linear sources are applied to them.
+    pub(super) fn recent(&self, history: &History, recency: f64) -> Result<Part, Error> {
+        let recent = history.recent(recency);
+        let content = self.content(&recent, &history.searches)?.map(|content| content.0);
+        Ok(Part::Recent(recent, content))
+    }
+}
+
 /// The source that a block belongs to; what all linear sources share belongs to none.
 fn source_of(block: &Block) -> Option<Source> {
     Source::ALL.into_iter().find(|source| source.name() == block.name)
 }
 
 /// What one block of keys decides.
-enum Part {
+pub(super) enum Part {
     Factors((Dense, Dense)),
     /// What linear sources are applied to, and users' embeddings.
     Recent(Csr, Option<Dense>),
@@ -238,7 +251,7 @@ impl Learned {
     }
 
     /// Puts a part in the place of what was there.
-    fn swap(&mut self, part: Part) -> Part {
+    pub(super) fn swap(&mut self, part: Part) -> Part {
         match part {
             Part::Factors(factors) => Part::Factors(std::mem::replace(&mut self.factors, factors)),
             Part::Recent(recent, mut users) => {

@@ -188,7 +188,10 @@ impl<'a> Fusion<'a> {
     fn user_vector(&self, source: Source, user: usize, target: &mut [f32]) {
         if source == Source::Popularity {
             target.fill(0.0);
-            target[self.sources.segments[user] as usize] = 1.0;
+            // A user of no segment has no list.
+            if let Some(own) = target.get_mut(self.sources.segments[user] as usize) {
+                *own = 1.0;
+            }
         } else if source == Source::Rules {
             target.fill(1.0);
         } else if let Some((_, users, _)) = self.sources.dense.iter().find(|dense| dense.0 == source) {

@@ -1,9 +1,11 @@
 //! Offline evaluation, as an independent reading of the published lists has it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch, StringArray};
+use arrow::array::{Array, ArrayRef, RecordBatch, StringArray, TimestampMicrosecondArray, UInt32Array};
+use arrow::compute::{cast, concat_batches, take_record_batch};
 
 use crate::shop::Shop;
 use crate::table::rows;
@@ -108,7 +110,12 @@ fn weights_can_be_learned_from_a_given_table() {
     };
     let table = [("user_id", column(0)), ("item_id", column(1))];
     shop.write("data/valid.parquet", &RecordBatch::try_from_iter(table).expect("rows"));
-    let run = shop.run(&["--set", "evaluation.valid='data/valid.parquet'"]);
+    let alone = shop.lamplighter(&["check", "job.toml", "--set", "evaluation.valid='data/valid.parquet'"]);
+    let said = String::from_utf8_lossy(&alone.stderr).into_owned();
+    assert_eq!(alone.status.code(), Some(2), "{said}");
+    assert!(said.contains("`evaluation.test` beside it"), "{said}");
+    let given = "evaluation.test='data/valid.parquet'";
+    let run = shop.run(&["--set", "evaluation.valid='data/valid.parquet'", "--set", given]);
     let manifest = crate::shop::manifest(&run);
     let weights = &manifest["facts"]["learn"]["weights"];
     assert!(weights["history"] == 1.0 || weights["repeat"] == 1.0, "{weights}");
@@ -131,6 +138,99 @@ fn where_hardly_anybody_comes_back_each_users_last_item_is_held_out() {
     let (few, warnings) =
         learned_from(&["--set", "evaluation.test_days=0.0001", "--set", "evaluation.split=temporal"]);
     assert!(few < 50 && !warnings.contains("came back"), "what the job says is done: {few} {warnings}");
+}
+
+/// The run's metrics at the first length: by system, metric and slice the value, its interval and the users.
+fn metrics(run: &Path) -> BTreeMap<[String; 3], [f64; 4]> {
+    let columns = ["system", "metric", "slice", "k", "value", "low", "high", "users"];
+    let found = rows(&run.join("metrics"), &columns).into_iter().filter(|row| row[3] == K.to_string());
+    let number = |text: &String| text.parse().unwrap_or(f64::NAN);
+    found
+        .map(|row| {
+            let key = [row[0].clone(), row[1].clone(), row[2].clone()];
+            (key, [number(&row[4]), number(&row[5]), number(&row[6]), number(&row[7])])
+        })
+        .collect()
+}
+
+fn key(system: &str, metric: &str, slice: &str) -> [String; 3] {
+    [system, metric, slice].map(str::to_owned)
+}
+
+#[test]
+fn where_all_times_are_equal_a_random_share_of_each_user_is_held_out() {
+    let shop = Shop::new(5_000, 0.0);
+    shop.without_weights();
+    for file in shop.event_files() {
+        shop.rewrite(&file, |rows| {
+            let at = rows.schema().index_of("event_time").expect("times");
+            let mut columns = rows.columns().to_vec();
+            let midnight = TimestampMicrosecondArray::from(vec![1_767_225_600_000_000; rows.num_rows()]);
+            columns[at] = cast(&midnight, columns[at].data_type()).expect("times");
+            RecordBatch::try_new(rows.schema(), columns).expect("rows")
+        });
+    }
+    let run = shop.run(&["--set", "ranking.exclude_seen=true"]);
+    let manifest = crate::shop::manifest(&run);
+    assert!(manifest["warnings"].to_string().contains("all event times are equal"), "{manifest}");
+    assert!(manifest["facts"]["learn"]["users"].as_u64().expect("users") > 100);
+    let found = metrics(&run);
+    let recall = |system: &str| found[&key(system, "recall", "all")][0];
+    assert!(recall("fused") > recall("popularity"), "{} and {}", recall("fused"), recall("popularity"));
+    assert!(found.keys().all(|key| key[2] != "repeat" && key[0] != "trend" && key[0] != "sequence"));
+
+    // Seen items cannot be held out, so that they are not judged by it: they stay in tonight's lists, and out
+    // of those that are compared.
+    let run = shop.run(&[]);
+    assert_eq!(crate::shop::manifest(&run)["facts"]["learn"]["weights"]["history"], 1.0);
+    let own = rows(&run.join("recommendations"), &["history_score"]);
+    assert!(own.iter().any(|row| row[0].parse::<f64>().is_ok_and(|score| score > 0.0)));
+    let again = metrics(&run);
+    assert_eq!(again[&key("fused", "repeat_share", "all")][0], 0.0);
+    assert!(again[&key("fused", "recall", "all")][0] > 0.8 * recall("fused"));
+}
+
+#[test]
+fn who_begins_after_the_cut_is_of_no_segment() {
+    let shop = Shop::new(5_000, 0.0);
+    let before = metrics(&shop.run(&[]));
+    let last = shop.event_files().pop().expect("a day");
+    shop.rewrite(&last, |rows| {
+        let items = rows.column_by_name("item_id").expect("items");
+        let bought: Vec<u32> =
+            (0..rows.num_rows() as u32).filter(|row| !items.is_null(*row as usize)).collect();
+        let mut later = take_record_batch(&rows, &UInt32Array::from(bought[..9].to_vec())).expect("rows");
+        let at = rows.schema().index_of("user_id").expect("users");
+        let names: ArrayRef = Arc::new((0..9).map(|n| Some(format!("zz-{n}"))).collect::<StringArray>());
+        let mut columns = later.columns().to_vec();
+        columns[at] = cast(&names, columns[at].data_type()).expect("names");
+        later = RecordBatch::try_new(rows.schema(), columns).expect("rows");
+        concat_batches(&rows.schema(), [&rows, &later]).expect("rows")
+    });
+    let after = metrics(&shop.run(&[]));
+    let users = |of: &BTreeMap<[String; 3], [f64; 4]>, slice: &str| {
+        of.get(&key("fused", "recall", slice)).map_or(0.0, |row| row[3])
+    };
+    assert_eq!(users(&after, "all"), users(&before, "all") + 9.0);
+    assert_eq!(users(&after, "cold_users"), users(&before, "cold_users") + 9.0);
+    let segments: Vec<&[String; 3]> = before.keys().filter(|key| key[2].starts_with("segment=")).collect();
+    assert!(segments.len() > 20);
+    for key in segments {
+        assert_eq!(after[key][3], before[key][3], "{key:?}");
+    }
+}
+
+#[test]
+fn lists_are_compared_at_other_diversities_and_with_own_items_by_frequency() {
+    let shop = Shop::new(5_000, 0.0);
+    let found = metrics(&shop.run(&["--set", "evaluation.diversity=[0.5]"]));
+    let [value, low, high, _] = found[&key("fused", "diversity", "all")];
+    assert!(low <= value && value <= high && low < high, "{low} {value} {high}");
+    let diverse = found[&key("fused d=0.5", "diversity", "all")][0];
+    assert!(diverse > value, "{diverse} and {value}");
+    // Whoever turned to an item most often, does so again more often than to any popular one.
+    let recall = |system: &str| found[&key(system, "recall", "repeat")][0];
+    assert!(recall("frequency") > recall("popularity") && recall("frequency") < 1.0);
 }
 
 /// A job whose users have attributes and whose weights are learned.

@@ -12,7 +12,7 @@ use crate::shop::{Shop, manifest};
 use crate::table::{rows, whole};
 
 /// Every source counts: whatever reaches any of them shows in the fused lists.
-const ALIKE: &str = "ranking.weights={factors=1.0,content=1.0,popularity=1.0,history=1.0,ease=1.0,walk=1.0,cosine=1.0,sequence=1.0,spectral=1.0,repeat=1.0,trend=1.0}";
+const ALIKE: &str = "ranking.weights={factors=1.0,content=1.0,popularity=1.0,history=1.0,ease=1.0,walk=1.0,cosine=1.0,sequence=1.0,spectral=1.0,repeat=1.0,trend=1.0,peers=1.0}";
 
 /// A shop with texts, whose weights are learned.
 fn shop(split: &str) -> Shop {
@@ -204,6 +204,44 @@ fn nothing_after_the_earlier_cut_reaches_what_weights_are_learned_with() {
     let run = shop.run(&[]);
     same_models(&run, &before, &["fit"]);
     assert_ne!(learned(&run)["ndcg"], weighed["ndcg"], "the lesson itself is another");
+}
+
+#[test]
+fn users_and_items_that_begin_after_the_cut_change_no_earlier_model() {
+    let shop = Shop::new(5_000, 0.0);
+    shop.without_weights();
+    // Without a catalogue, which says of no item since when it is there, and at ranks that sizes decide.
+    shop.replace("[inputs.items]\npath = \"data/items.parquet\"\n", "");
+    shop.replace("[factors]\nrank = 16\n", "[factors]\n");
+    let run = shop.run(&[]);
+    let (before, cut) =
+        ((models(&run, &["fit", "train"]), learned(&run), lists(&run)), end_of(&run, "train"));
+
+    let events = events(&shop);
+    let (times, items) = (times(&events), column(&events, "item_id"));
+    let after = (0..events.num_rows() as u32)
+        .filter(|row| times[*row as usize] >= cut && !items.is_null(*row as usize));
+    let later: UInt32Array = after.take(200).collect();
+    assert_eq!(later.len(), 200);
+    let later = take_record_batch(&events, &later).expect("rows");
+    let named = |name: &str, n: usize| -> ArrayRef {
+        Arc::new((0..200).map(|row| Some(format!("zz-{name}-{}", row % n))).collect::<StringArray>())
+    };
+    let later = with(&with(&later, "user_id", named("user", 60)), "item_id", named("item", 70));
+    replace_events(&shop, &[events, later]);
+    let run = shop.run(&[]);
+    assert_eq!(end_of(&run, "train"), cut);
+    let known = |rows: &Vec<Vec<String>>| -> Vec<Vec<String>> {
+        rows.iter().filter(|row| row.iter().all(|cell| !cell.starts_with("zz-"))).cloned().collect()
+    };
+    let (found, full) = (models(&run, &["fit", "train"]), rows(&run.join("item_factors"), &["item_id"]));
+    assert!(full.iter().any(|row| row[0].starts_with("zz-")), "they count for tonight");
+    assert!(found.keys().eq(before.0.keys()));
+    for (table, rows) in &found {
+        assert!(known(rows) == known(&before.0[table]), "{table} differs");
+    }
+    assert_eq!(learned(&run), before.1);
+    assert!(lists(&run) == before.2, "lists differ");
 }
 
 /// What a user turned to last, and what to put in its place.

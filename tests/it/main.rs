@@ -2,6 +2,7 @@
 
 mod analyst;
 mod architecture;
+mod cold;
 mod evaluating;
 mod gate;
 mod inputs;

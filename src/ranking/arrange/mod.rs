@@ -9,6 +9,8 @@
 //! 2009): the first ranks, where relevance counts most, give way least. A page does not depend on how long
 //! the list is. Cost: 80 dot products a rank; without diversity, one look at each item.
 
+use std::collections::{HashMap, VecDeque};
+
 use serde::{Deserialize, Serialize};
 
 use crate::matrix::Dense;
@@ -67,6 +69,23 @@ impl Rules {
         top_k.saturating_mul(4).max(CHOICE)
     }
 
+    /// How long a list can be at most where these items may be in it.
+    pub fn longest(&self, traits: &Traits<'_>, items: impl Iterator<Item = u32> + Clone) -> usize {
+        let of_rule = |of: &[u32], most: Option<usize>| {
+            let mut n_of: HashMap<u32, usize> = HashMap::new();
+            items.clone().for_each(|item| *n_of.entry(of[item as usize]).or_default() += 1);
+            let most = most.unwrap_or(usize::MAX);
+            n_of.into_iter().map(|(name, n)| if name == NONE { n } else { n.min(most) }).sum::<usize>()
+        };
+        let rules = [
+            (traits.categories, self.max_per_category),
+            (traits.brands, self.max_per_brand),
+            (traits.groups, self.near_duplicates.map(|_| 1)),
+        ];
+        let capped = rules.into_iter().filter(|(_, most)| most.is_some());
+        capped.map(|(of, most)| of_rule(of, most)).min().unwrap_or(usize::MAX)
+    }
+
     /// Whether every key is in range.
     ///
     /// # Errors
@@ -110,7 +129,7 @@ impl Rules {
         let mut listed =
             Listed { rules: self, traits, items: Vec::new(), page: vec![0.0; traits.vectors.n_cols()] };
         // Places in the pool, the best first; the first `end` are what the page is chosen from.
-        let mut open: Vec<usize> =
+        let mut open: VecDeque<usize> =
             (0..items.len()).filter(|at| pins.iter().all(|pin| pin.1 != items[*at])).collect();
         let (mut end, mut lowest, mut spread) = (0, 0.0, 1.0);
         let mut pins = pins.iter().peekable();
@@ -152,8 +171,7 @@ impl Rules {
                 }
                 at += 1;
             }
-            if let Some((_, at)) = best {
-                let at = open.remove(at);
+            if let Some(at) = best.and_then(|(_, at)| open.remove(at)) {
                 end -= 1;
                 listed.push(items[at]);
                 list.push((items[at], scores[at]));
