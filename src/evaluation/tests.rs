@@ -27,9 +27,10 @@ fn example() -> DataFrame {
         embeddings: Some(&embeddings),
         eligible: &[true, true, true, true, true, false],
         systems: &systems,
+        min_users: 0,
     };
     let config = Config { ks: vec![2, 4], ..Config::default() };
-    evaluate(&inputs, &config, 7).unwrap()
+    evaluate(&inputs, &config, 7).unwrap().frame
 }
 
 fn find(frame: &DataFrame, system: &str, metric: &str, k: u32, slice: &str, column: &str) -> f64 {
@@ -135,6 +136,7 @@ fn a_system_without_a_list_for_every_user_is_refused() {
         embeddings: None,
         eligible: &[true],
         systems: &systems,
+        min_users: 0,
     };
     let refused = evaluate(&inputs, &Config::default(), 1).err().map(|error| error.to_string());
     assert_eq!(refused.as_deref(), Some("system `half` has 0 lists; expected 1, one a test user"));
@@ -154,8 +156,12 @@ fn values(attribute: &str, values: &[Option<&str>]) -> Values {
     Values { attribute, values: values.iter().copied().collect() }
 }
 
-/// User 0 wants items 1, 2 and 3, user 1 wants 3 and 4, user 2 wants 9, which no column reaches.
 fn by_attribute(attributes: &[Values]) -> DataFrame {
+    of_at_least(0, attributes).frame
+}
+
+/// User 0 wants items 1, 2 and 3, user 1 wants 3 and 4, user 2 wants 9, which no column reaches.
+fn of_at_least(min_users: u32, attributes: &[Values]) -> Metrics {
     let truth = csr(3, 10, &[(0, 1), (0, 2), (0, 3), (1, 3), (1, 4), (2, 9)]);
     let seen = csr(3, 10, &[]);
     let systems =
@@ -171,6 +177,7 @@ fn by_attribute(attributes: &[Values]) -> DataFrame {
         embeddings: None,
         eligible: &[true; 5],
         systems: &systems,
+        min_users,
     };
     evaluate(&inputs, &Config { ks: vec![2], ..Config::default() }, 7).unwrap()
 }
@@ -206,6 +213,19 @@ fn a_users_attribute_keeps_the_users_of_a_value() {
 }
 
 #[test]
+fn a_slice_of_too_few_users_is_counted_and_not_told() {
+    let brands = || values("items.brand", &[None, Some("a"), Some("b"), Some("b"), Some("none")]);
+    let all = of_at_least(0, &[brands()]);
+    let (some, floor) = (slices_of(&all.frame, ""), of_at_least(2, &[brands()]));
+    assert_eq!((all.withheld, floor.withheld), (0, 1), "brand a has one user");
+    let told: Vec<String> = some.into_iter().filter(|name| name != "items.brand=a").collect();
+    assert_eq!(slices_of(&floor.frame, ""), told);
+    let most = of_at_least(4, &[brands()]);
+    let n_slices = told.iter().filter(|name| *name != "all").count() + 1;
+    assert_eq!((slices_of(&most.frame, ""), most.withheld), (vec!["all".to_owned()], n_slices));
+}
+
+#[test]
 fn rare_values_share_a_slice_and_no_truth_is_lost() {
     // Value v has v users with one item each, so that the 20 most frequent are 3 to 22.
     let of_user: Vec<u32> =
@@ -227,8 +247,9 @@ fn rare_values_share_a_slice_and_no_truth_is_lost() {
         embeddings: None,
         eligible: &[true; 5],
         systems: &systems,
+        min_users: 0,
     };
-    let frame = evaluate(&inputs, &Config { ks: vec![1], ..Config::default() }, 7).unwrap();
+    let frame = evaluate(&inputs, &Config { ks: vec![1], ..Config::default() }, 7).unwrap().frame;
     let found = slices_of(&frame, "users.");
     assert_eq!((found.len(), found[0].as_str()), (21, "users.group=22"));
     assert_eq!(found[20], "users.group=other");
@@ -277,8 +298,9 @@ fn calibrated_errors_by_hand() {
         embeddings: None,
         eligible: &[true; 6],
         systems: &systems,
+        min_users: 0,
     };
-    let frame = evaluate(&inputs, &Config { ks: vec![1, 3], ..Config::default() }, 7).unwrap();
+    let frame = evaluate(&inputs, &Config { ks: vec![1, 3], ..Config::default() }, 7).unwrap().frame;
     let value = |metric, k, column| find(&frame, "fused", metric, k, "all", column);
     equal(value("mae", 3, "value"), (0.5 + 0.25 + 0.125 + 0.75) / 4.0);
     let squared = (0.25 + 0.0625 + 0.015625 + 0.5625) / 4.0;

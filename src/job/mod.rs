@@ -147,7 +147,8 @@ pub struct Privacy {
     pub pseudonym_key: Option<String>,
     /// The column of the users' table that says whether a user has agreed; without it nobody is asked.
     pub consent: Option<String>,
-    /// The least users that a published segment, a listed search, and a name in a profile stand for.
+    /// The least users that a published segment, a listed search, a name in a profile, and a slice of metrics stand
+    /// for.
     pub min_users: u32,
 }
 
