@@ -425,7 +425,7 @@ impl Spec {
         }
         self.work.iter_mut().for_each(resolve);
         self.observe.prometheus.iter_mut().for_each(resolve);
-        self.observe.openlineage.iter_mut().for_each(relative);
+        self.observe.openlineage.iter_mut().for_each(|to| relative(&mut to.0));
         let inputs = [Some(&mut self.inputs.events), self.inputs.items.as_mut(), self.inputs.users.as_mut()];
         let given = [self.evaluation.test.as_mut(), self.evaluation.valid.as_mut()];
         given.into_iter().flatten().for_each(relative);
