@@ -39,8 +39,8 @@ pub struct Spec {
     pub name: Name,
     /// The folder that holds `runs/` and `CURRENT`, or its URL in a store: `s3://bucket/folder`, `gs://…`, `az://…`.
     pub output: PathBuf,
-    /// The folder that stages work in where the output is in a store; `.lamplighter` beside the job where it is
-    /// not given.
+    /// The folder that stages work in where the output is in a store, and that a model in a store is fetched into;
+    /// `.lamplighter` beside the job where it is not given.
     #[serde(default)]
     pub work: Option<PathBuf>,
     /// Seeds every random choice.
@@ -316,6 +316,11 @@ impl Job {
         Ok(Self { access: self.access.clone(), place: self.place.clone(), ..job })
     }
 
+    /// The folder for what stores have and this machine works with.
+    pub fn work(&self) -> PathBuf {
+        self.spec.work(self.path.parent().unwrap_or(Path::new("")))
+    }
+
     /// The URL of an output in a store.
     pub fn output_url(&self) -> Option<&str> {
         self.spec.output.to_str().filter(|output| store::is_url(output))
@@ -405,12 +410,15 @@ impl Spec {
     fn folder(&self, beside: &Path) -> PathBuf {
         match self.output.to_str().filter(|output| store::is_url(output)) {
             Some(url) => {
-                let work = self.work.clone().unwrap_or_else(|| beside.join(".lamplighter"));
                 let url = blake3::hash(url.trim_end_matches('/').as_bytes()).to_hex();
-                work.join(format!("{}-{}", self.name.0, &url[..8]))
+                self.work(beside).join(format!("{}-{}", self.name.0, &url[..8]))
             }
             None => self.output.clone(),
         }
+    }
+
+    fn work(&self, beside: &Path) -> PathBuf {
+        self.work.clone().unwrap_or_else(|| beside.join(".lamplighter"))
     }
 
     fn resolve(&mut self, folder: &Path) {
