@@ -54,7 +54,7 @@ test-readers: build ## DuckDB, pandas, pyarrow and Polars read every table, in a
 	cargo build --release --locked --example shop
 	python3 scripts/test_readers.py $(LAMPLIGHTER) $(CARGO_TARGET_DIR)/release/examples/shop $(CARGO_TARGET_DIR)/readers
 
-check: fmt clippy snapshots doc ## Format, lints, tests, snapshots, documentation: the whole gate
+check: fmt clippy snapshots doc test-readers ## Format, lints, tests, snapshots, documentation, readers: the whole gate
 
 fmt: ## Is everything formatted?
 	cargo fmt --all --check
@@ -93,7 +93,7 @@ bench-quality: build ## Quality on public data sets (DATA=folder; BUDGET=30m tun
 bench-load: build ## Users a second into a Redis, beside a redis-py pipeline (JOB=jobs/nightly.toml)
 	python3 scripts/bench_load.py $(LAMPLIGHTER) $(JOB)
 
-faults: build ## 200 faults of a night: system calls, short writes, kills, a store's errors (needs strace, and the Python packages pyarrow and moto[server])
+faults: build ## 200 faults of a night: system calls, writes, kills, a store's errors (needs strace, and the Python packages pyarrow and moto[server])
 	cargo build --release --locked --example shop
 	python3 scripts/faults.py $(LAMPLIGHTER) $(CARGO_TARGET_DIR)/release/examples/shop
 

@@ -1,22 +1,24 @@
-"""Faults at random moments of a night: system calls that fail, short writes, kills, and a store's errors.
+"""Faults at random moments of a night: system calls that fail, short and failing writes, kills, a store's errors.
 
     python3 scripts/faults.py LAMPLIGHTER SHOP-EXAMPLE [FAULTS]
 
 A made-up shop has a published night. The next one is run under strace, which lets one system call of it fail
-(no space, I/O error) or kills the process there; with a library before it that writes half of what it is asked to
-at some call; or with its output in an S3 server behind a proxy that answers 500, drops the connection before or
-after the server has done its part, or kills the process at some request. After each fault CURRENT must name a whole
-run, and the night run again must end with the rows of one that nothing happened to. Needs strace, a C compiler, and
-the packages pyarrow and moto[server].
+(no space, I/O error) or kills the process there; with a library before it that at some write to a file takes half
+of the bytes, or fails; or with its output in an S3 server behind a proxy that answers 500, drops the connection
+before or after the server has done its part, or kills the process at some request. After each fault CURRENT must
+name a whole run, and the night run again must end with the rows of one that nothing happened to. A night that hangs
+is a failure. Needs strace, a C compiler, and the packages pyarrow and moto[server].
 """
 
+import errno
 import hashlib
 import json
-import pathlib
 import os
+import pathlib
 import random
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -36,33 +38,61 @@ later_events = "exclude"
 """
 
 CALLS = ["openat", "write", "fsync", "rename", "mkdir", "link", "linkat", "unlink", "ftruncate", "read"]
-WHATS = ["error=ENOSPC", "error=EIO", "signal=KILL"]
+ERRORS = ["ENOSPC", "EIO"]
+# A night takes seconds, one whose store answers with errors tries again for a while.
+PATIENCE_S = 180
 
-# Half of the bytes at one call, which is what a disk may do at any.
-SHORT = r"""
+# What a disk may do at any write: take half of the bytes, or fail. Strace cannot be told to leave alone the writes by
+# which threads wake each other: they are whole or none, no kernel fails them, and who is not woken waits for ever.
+DISK = r"""
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <errno.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
 static atomic_long calls;
 ssize_t write(int file, const void *bytes, size_t n) {
     ssize_t (*whole)(int, const void *, size_t) = dlsym(RTLD_NEXT, "write");
-    const char *at = getenv("SHORT_AT");
     struct stat found;
-    // Threads wake each other by a write that is whole or none: a disk's are to files.
-    int is_file = fstat(file, &found) == 0 && S_ISREG(found.st_mode);
-    if (at && is_file && n > 1 && atomic_fetch_add(&calls, 1) + 1 == atol(at)) n /= 2;
+    if (fstat(file, &found) != 0 || !S_ISREG(found.st_mode)) return whole(file, bytes, n);
+    long call = atomic_fetch_add(&calls, 1) + 1;
+    const char *at = getenv("DISK_AT"), *fault = getenv("DISK_ERRNO");
+    if (at && call == atol(at)) {
+        if (fault) { errno = atoi(fault); return -1; }
+        if (n > 1) n /= 2;
+    }
     return whole(file, bytes, n);
+}
+__attribute__((destructor)) static void count(void) {
+    const char *path = getenv("DISK_COUNT");
+    FILE *file = path ? fopen(path, "w") : NULL;
+    if (file) { fprintf(file, "%ld", calls); fclose(file); }
 }
 """
 
 
-def run(folder, date, strace=(), more=(), environment=None):
-    command = [*strace, binary, "run", "job.toml", "--date", date, *more]
-    environment = {**os.environ, **(environment or {})}
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, env=environment)
+def communicate(night, what):
+    """What a process says until it ends. One that does not is killed, with all that it started."""
+    try:
+        _, said = night.communicate(timeout=PATIENCE_S)
+    except subprocess.TimeoutExpired:
+        os.killpg(night.pid, signal.SIGKILL)
+        raise AssertionError(f"a night hung for {PATIENCE_S} s: {what}") from None
+    return night.returncode, said
+
+
+def start(folder, command, environment):
+    return subprocess.Popen(
+        command, cwd=folder, env={**os.environ, **environment}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        text=True, start_new_session=True)
+
+
+def run(folder, date, strace=(), environment=None):
+    command = [*strace, binary, "run", "job.toml", "--date", date]
+    return communicate(start(folder, command, environment or {}), (command, environment))
 
 
 def whole(folder, output="out"):
@@ -173,11 +203,8 @@ class Store:
     def run(self, folder, date, more, fault=None, at=0):
         self.asked, self.fault, self.at = 0, fault, at
         command = [binary, "run", "job.toml", "--date", date, *more]
-        environment = {**os.environ, **self.environment()}
-        self.night = subprocess.Popen(
-            command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        _, said = self.night.communicate()
-        return self.night.returncode, said
+        self.night = start(folder, command, self.environment())
+        return communicate(self.night, (command, fault, at))
 
 
 def in_store(folder, yesterday, tonight, n_faults, codes):
@@ -216,49 +243,59 @@ with tempfile.TemporaryDirectory() as temporary:
     generate = [shop, "data", "--users", "200", "--items", "150", "--events", "4000", "--days", "15"]
     subprocess.run([*generate, "--end", "2026-11-21"], cwd=folder, check=True, stdout=subprocess.DEVNULL)
     (folder / "job.toml").write_text(JOB)
-    assert run(folder, "2026-11-20").returncode == 0
+    code, said = run(folder, "2026-11-20")
+    assert code == 0, said
     _, yesterday = whole(folder)
     shutil.copytree(folder / "out", folder / "before")
+    (folder / "disk.c").write_text(DISK)
+    disk = {"LD_PRELOAD": str(folder / "disk.so")}
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", "disk.so", "disk.c"], cwd=folder, check=True)
 
-    # How often an unbroken night makes each call, and what it ends with.
-    counted = run(folder, "2026-11-21", ["strace", "-f", "-qq", "-o", "calls", "-e", f"trace={','.join(CALLS)}"])
-    assert counted.returncode == 0, counted.stderr
+    # How often an unbroken night makes each call and writes to files, and what it ends with.
+    watch = ["strace", "-f", "-qq", "-o", "calls", "-e", f"trace={','.join(CALLS)}"]
+    code, said = run(folder, "2026-11-21", watch)
+    assert code == 0, said
     _, tonight = whole(folder)
     counts = dict.fromkeys(CALLS, 0)
     for line in (folder / "calls").read_text(errors="replace").splitlines():
         name = line.split("(")[0].split()[-1]
         counts[name] = counts.get(name, 0) + ("resumed" not in line)
     (folder / "calls").unlink()
+    shutil.rmtree(folder / "out")
+    shutil.copytree(folder / "before", folder / "out")
+    code, said = run(folder, "2026-11-21", environment={**disk, "DISK_COUNT": "writes"})
+    assert (code, whole(folder)) == (0, ("2026-11-21", tonight)), said
+    writes = int((folder / "writes").read_text())
 
-    (folder / "short.c").write_text(SHORT)
-    library = str(folder / "short.so")
-    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, "short.c"], cwd=folder, check=True)
-
+    # Of write, strace only kills: see DISK.
+    faults = [(call, f"error={error}") for call in CALLS if call != "write" for error in ERRORS]
+    faults += [(call, "signal=KILL") for call in CALLS]
+    faults = [(call, what) for call, what in faults if counts[call] > 0]
+    faults += [("disk", what) for what in ["half", *ERRORS] for _ in range(3)]
     random.seed(7)
-    codes, n_short, n_store = {}, 0, n_faults // 4
-    for number in range(1, n_faults - n_store + 1):
+    codes, n_disk, n_store = {}, 0, n_faults // 4
+    for number in range(n_faults - n_store):
         shutil.rmtree(folder / "out")
         shutil.copytree(folder / "before", folder / "out")
-        call = random.choice([call for call in [*CALLS, "short write"] if counts.get(call.split()[-1], 0) > 0])
-        what, when = random.choice(WHATS), random.randint(1, counts[call.split()[-1]])
-        if call == "short write":
-            what, n_short = "half", n_short + 1
-            broken = run(folder, "2026-11-21", environment={"LD_PRELOAD": library, "SHORT_AT": str(when)})
-            assert broken.returncode == 0, (call, when, broken.stderr)
+        call, what = random.choice(faults)
+        when = random.randint(1, writes if call == "disk" else counts[call])
+        if call == "disk":
+            n_disk += 1
+            wrong = {} if what == "half" else {"DISK_ERRNO": str(getattr(errno, what))}
+            code, said = run(folder, "2026-11-21", environment={**disk, "DISK_AT": str(when), **wrong})
+            assert code == 0 or what != "half", (call, what, when, said)
         else:
             inject = ["-e", f"trace={call}", "-e", f"inject={call}:{what}:when={when}"]
-            broken = run(folder, "2026-11-21", ["strace", "-f", "-qq", "-o", "/dev/null", *inject])
-        codes[broken.returncode] = codes.get(broken.returncode, 0) + 1
+            code, said = run(folder, "2026-11-21", ["strace", "-f", "-qq", "-o", "/dev/null", *inject])
+        codes[code] = codes.get(code, 0) + 1
         date, lists = whole(folder)
-        expected = {"2026-11-20": yesterday, "2026-11-21": tonight}[date]
-        assert lists == expected, (call, what, when, broken.stderr)
-        if broken.returncode == 0:
-            assert date == "2026-11-21", (call, what, when, broken.stderr)
-        again = run(folder, "2026-11-21")
-        assert again.returncode == 0, (call, what, when, broken.stderr, again.stderr)
+        assert lists == {"2026-11-20": yesterday, "2026-11-21": tonight}[date], (call, what, when, said)
+        assert code != 0 or date == "2026-11-21", (call, what, when, said)
+        again, said_then = run(folder, "2026-11-21")
+        assert again == 0, (call, what, when, said, said_then)
         assert whole(folder) == ("2026-11-21", tonight), (call, what, when)
     requests = in_store(folder, yesterday, tonight, n_store, codes)
     print(
-        f"{n_faults} faults, {n_short} of them short writes, over {sum(counts.values())} system calls and {n_store} of them"
-        f" over {requests} requests to a store; no broken publish; exit codes {codes}"
+        f"{n_faults} faults, {n_disk} of them at one of {writes} writes to files, {n_store} at one of {requests} requests"
+        f" to a store, the others at one of {sum(counts.values())} system calls; no broken publish; exit codes {codes}"
     )

@@ -90,7 +90,7 @@ def main():
         generate = [shop, "data", "--users", "300", "--items", "200", "--events", "10000", "--dirty", "0.01"]
         subprocess.run([*generate, "--end", "2026-11-21"], cwd=folder, check=True, stdout=subprocess.DEVNULL)
         (folder / "job.toml").write_text(JOB.read_text())
-        run = [binary, "run", "job.toml", "--date", "2026-11-21"]
+        run = [binary, "--quiet", "run", "job.toml", "--date", "2026-11-21"]
         subprocess.run(run, cwd=folder, check=True, stdout=subprocess.DEVNULL)
         current = json.loads((folder / "out/CURRENT").read_text())
         command = [python, str(pathlib.Path(__file__).resolve()), "--read", str(folder / "out" / current["path"])]

@@ -39,6 +39,9 @@ pub enum Error {
     /// The model or the device was refused before any work.
     #[error("encoder: {0}")]
     Model(#[source] encoder::Error),
+    /// The model could not be fetched from its store.
+    #[error("encoder: {0}")]
+    ModelStore(#[source] lake::store::Error),
     /// Reading, SQL or writing failed.
     #[error(transparent)]
     Lake(#[from] lake::Error),
@@ -185,12 +188,18 @@ impl Error {
                 source: lake::input::Error::Store(lake::store::Error::Refused { passing: true, .. }),
                 ..
             }
-            | Self::Output(lake::store::Error::Refused { passing: true, .. }) => 1,
+            | Self::Output(lake::store::Error::Refused { passing: true, .. })
+            | Self::ModelStore(
+                lake::store::Error::Refused { passing: true, .. }
+                | lake::store::Error::Lost { .. }
+                | lake::store::Error::File { .. },
+            ) => 1,
             Self::Job(_)
             | Self::Output(_)
             | Self::Input { .. }
             | Self::IdTypes { .. }
             | Self::Model(_)
+            | Self::ModelStore(_)
             | Self::Table { .. }
             | Self::Usage { .. }
             | Self::OtherJob { .. }
@@ -271,6 +280,7 @@ impl Error {
                 "CURRENT is as the other process left it; run it again once that one has ended: finished stages are taken over".to_owned()
             }
             Self::Output(lake::store::Error::Refused { .. })
+            | Self::ModelStore(lake::store::Error::Refused { .. })
             | Self::Publish(publish::Error::Store(lake::store::Error::Refused { .. })) => OF_STORES.to_owned(),
             _ if self.is_full_disk() => {
                 "make room (publish.keep_runs says how many runs are kept) and run it again: finished stages are taken over".to_owned()

@@ -16,6 +16,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::error::Error;
 use crate::lake::Access;
+use crate::observe::Receiver;
 use crate::{job, pipeline};
 
 mod profile;
@@ -162,12 +163,19 @@ impl JobArgs {
     }
 }
 
+/// Where OpenTelemetry's collector is, as every program that speaks to one has it.
+const OTLP: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
+
 /// The job, with its output opened by what the environment says.
 fn load(path: &Path, with: &[PathBuf], sets: &[String]) -> Result<job::Job, Error> {
     let variables = std::env::vars_os();
     let text =
         variables.filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    let job = job::load(path, with, sets)?;
+    let mut job = job::load(path, with, sets)?;
+    if job.spec.observe.otlp.is_none() {
+        let endpoint = std::env::var(OTLP).ok().filter(|endpoint| !endpoint.is_empty());
+        job.spec.observe.otlp = endpoint.map(Receiver);
+    }
     let mut access = Access::of(text);
     if let Some(name) = &job.spec.privacy.pseudonym_key {
         let secret = std::env::var(name).unwrap_or_default();

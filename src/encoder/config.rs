@@ -10,7 +10,7 @@ use crate::matrix::kernels;
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// A folder with config.json, tokenizer.json and model.safetensors, or a hub name `org/name`.
+    /// A folder with config.json, tokenizer.json and model.safetensors, its URL in a store, or a hub name `org/name`.
     pub model: String,
     /// Where it runs: `cpu`, `cuda` or `metal`.
     pub device: Device,

@@ -21,7 +21,10 @@ impl Folder {
     }
 }
 
-const POOLING: &str = "1_Pooling/config.json";
+/// What every model has.
+pub const NEEDED: [&str; 3] = ["config.json", "tokenizer.json", "model.safetensors"];
+/// What says how sentence-transformers' models pool.
+pub const POOLING: &str = "1_Pooling/config.json";
 
 pub(super) fn open(model: &str) -> Result<Folder, Error> {
     let folder = Path::new(model);
@@ -39,21 +42,21 @@ pub(super) fn open(model: &str) -> Result<Folder, Error> {
         }
     };
     Ok(Folder {
-        config: file("config.json")?,
-        tokenizer: file("tokenizer.json")?,
-        weights: file("model.safetensors")?,
+        config: file(NEEDED[0])?,
+        tokenizer: file(NEEDED[1])?,
+        weights: file(NEEDED[2])?,
         pooling: file(POOLING).ok(),
     })
 }
 
 fn fetch(model: &str) -> Result<Folder, Error> {
     let failed = |file| move |source| Error::Hub { model: model.to_owned(), file, source: Box::new(source) };
-    let api = hf_hub::api::sync::Api::new().map_err(failed("config.json"))?.model(model.to_owned());
+    let api = hf_hub::api::sync::Api::new().map_err(failed(NEEDED[0]))?.model(model.to_owned());
     let file = |name: &'static str| api.get(name).map_err(failed(name));
     Ok(Folder {
-        config: file("config.json")?,
-        tokenizer: file("tokenizer.json")?,
-        weights: file("model.safetensors")?,
+        config: file(NEEDED[0])?,
+        tokenizer: file(NEEDED[1])?,
+        weights: file(NEEDED[2])?,
         pooling: api.get(POOLING).ok(),
     })
 }

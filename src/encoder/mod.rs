@@ -32,6 +32,7 @@ mod model;
 mod tokens;
 
 pub use config::{Config, Device, Limit, Precision};
+pub use folder::{NEEDED, POOLING};
 
 /// Some more texts are embedded.
 #[derive(Clone, Copy, Debug)]

@@ -16,7 +16,8 @@
 //! `warm_users_new` is both `warm_users` and `new`; `segment=…` keeps the users of an activity segment. Of an
 //! [`Attribute`], `users.region=North` keeps the users of that value and `items.brand=Acme` keeps of the
 //! truth the items of that value: the values with most test users, or with most of the truth, have a slice
-//! each, all further ones together are `…=other`, and what has none is `…=none`.
+//! each, all further ones together are `…=other`, and what has none is `…=none`. A slice of fewer than
+//! [`Inputs::min_users`] users is left out and counted.
 //!
 //! Beyond accuracy, over all lists of a slice `all`: `coverage` (share of the eligible catalogue listed
 //! at all), `novelty` (mean `-log2` of an item's share of all interactions, plus one for each),
@@ -142,6 +143,16 @@ pub struct Inputs<'a> {
     pub eligible: &'a [bool],
     /// What is compared; the one called `popularity` is the baseline, the one called `fused` what `gain` is of.
     pub systems: &'a [System],
+    /// The least users of a slice, but of `all`.
+    pub min_users: u32,
+}
+
+/// What comes of a comparison.
+pub struct Metrics {
+    /// Every metric of every system, in the order of systems, slices, lengths, metrics.
+    pub frame: DataFrame,
+    /// Slices of fewer than [`Inputs::min_users`] users.
+    pub withheld: usize,
 }
 
 /// Why there are no metrics.
@@ -265,11 +276,11 @@ struct Row {
     users: usize,
 }
 
-/// Computes every metric of every system; rows come in the order of systems, slices, lengths, metrics.
+/// Computes every metric of every system.
 ///
 /// # Errors
 /// If a system lacks lists.
-pub fn evaluate(inputs: &Inputs, config: &Config, seed: u64) -> Result<DataFrame, Error> {
+pub fn evaluate(inputs: &Inputs, config: &Config, seed: u64) -> Result<Metrics, Error> {
     let n_users = inputs.users.len();
     for system in inputs.systems {
         if system.lists.len() != n_users {
@@ -278,7 +289,7 @@ pub fn evaluate(inputs: &Inputs, config: &Config, seed: u64) -> Result<DataFrame
         }
     }
     let resamples = bootstrap::resamples(n_users, config.bootstrap, seed);
-    let slices = slices::slices(inputs);
+    let (slices, withheld) = slices::slices(inputs);
     let fused = inputs.systems.iter().find(|system| system.name == "fused");
     let of_system = |system: &System| {
         let fused = fused.filter(|fused| fused.name != system.name);
@@ -295,7 +306,7 @@ pub fn evaluate(inputs: &Inputs, config: &Config, seed: u64) -> Result<DataFrame
         rows
     };
     let rows: Vec<Vec<Row>> = inputs.systems.par_iter().map(of_system).collect();
-    frame(&rows.into_iter().flatten().collect::<Vec<_>>())
+    Ok(Metrics { frame: frame(&rows.into_iter().flatten().collect::<Vec<_>>())?, withheld })
 }
 
 fn frame(rows: &[Row]) -> Result<DataFrame, Error> {

@@ -42,6 +42,8 @@ pub(super) struct Slice {
     pub(super) truths: Vec<Option<Vec<u32>>>,
 }
 
+/// Every test user: told however few they are, as what everybody likes is.
+const ALL: &str = "all";
 /// Values of an attribute that have a slice of their own.
 const MOST_VALUES: usize = 20;
 /// All values beyond those.
@@ -81,7 +83,8 @@ impl fmt::Display for Attribute {
     }
 }
 
-pub(super) fn slices(inputs: &Inputs) -> Vec<Slice> {
+/// The slices, and how many more there are of too few users to be told.
+pub(super) fn slices(inputs: &Inputs) -> (Vec<Slice>, usize) {
     let kept = |name: &str, keep: &dyn Fn(u32, u32) -> bool| -> Slice {
         let truth_of = |user: &u32| {
             let (items, _) = inputs.truth.row(*user as usize);
@@ -92,7 +95,7 @@ pub(super) fn slices(inputs: &Inputs) -> Vec<Slice> {
     };
     let seen = |user: u32, item: u32| inputs.seen.row(user as usize).0.binary_search(&item).is_ok();
     let mut slices = vec![
-        kept("all", &|_, _| true),
+        kept(ALL, &|_, _| true),
         kept("new", &|user, item| !seen(user, item)),
         kept("repeat", &seen),
         kept("warm_users", &|user, _| !inputs.seen.row(user as usize).0.is_empty()),
@@ -107,8 +110,12 @@ pub(super) fn slices(inputs: &Inputs) -> Vec<Slice> {
         slices.push(kept(&format!("segment={name}"), &in_segment));
     }
     slices.extend(inputs.attributes.iter().flat_map(|values| by_value(inputs, values)));
-    slices.retain(|slice| slice.truths.iter().any(Option::is_some));
-    slices
+    let n_users = |slice: &Slice| slice.truths.iter().flatten().count();
+    slices.retain(|slice| n_users(slice) > 0);
+    let n_slices = slices.len();
+    slices.retain(|slice| slice.name == ALL || n_users(slice) >= inputs.min_users as usize);
+    let withheld = n_slices - slices.len();
+    (slices, withheld)
 }
 
 /// A slice for each of the most frequent values, for all others, and for none. A value that is itself

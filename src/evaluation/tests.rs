@@ -27,9 +27,10 @@ fn example() -> DataFrame {
         embeddings: Some(&embeddings),
         eligible: &[true, true, true, true, true, false],
         systems: &systems,
+        min_users: 0,
     };
     let config = Config { ks: vec![2, 4], ..Config::default() };
-    evaluate(&inputs, &config, 7).unwrap()
+    evaluate(&inputs, &config, 7).unwrap().frame
 }
 
 fn find(frame: &DataFrame, system: &str, metric: &str, k: u32, slice: &str, column: &str) -> f64 {
@@ -120,8 +121,9 @@ fn a_gain_is_of_the_fused_list_over_another_user_by_user() {
         embeddings: None,
         eligible: &[true; 3],
         systems: &[system("fused", &list), system("factors", &worse)],
+        min_users: 0,
     };
-    let frame = evaluate(&inputs, &Config { ks: vec![1], ..Config::default() }, 7).unwrap();
+    let frame = evaluate(&inputs, &Config { ks: vec![1], ..Config::default() }, 7).unwrap().frame;
     let of = |system: &str, column: &str| find(&frame, system, "hit_rate", 1, "all", column);
     equal(of("factors", "gain"), 0.1);
     assert!(of("factors", "gain_low") > 0.06 && of("factors", "gain_high") < 0.14);
@@ -180,6 +182,7 @@ fn a_system_without_a_list_for_every_user_is_refused() {
         embeddings: None,
         eligible: &[true],
         systems: &systems,
+        min_users: 0,
     };
     let refused = evaluate(&inputs, &Config::default(), 1).err().map(|error| error.to_string());
     assert_eq!(refused.as_deref(), Some("system `half` has 0 lists; expected 1, one a test user"));
@@ -199,8 +202,12 @@ fn values(attribute: &str, values: &[Option<&str>]) -> Values {
     Values { attribute, values: values.iter().copied().collect() }
 }
 
-/// User 0 wants items 1, 2 and 3, user 1 wants 3 and 4, user 2 wants 9, which no column reaches.
 fn by_attribute(attributes: &[Values]) -> DataFrame {
+    of_at_least(0, attributes).frame
+}
+
+/// User 0 wants items 1, 2 and 3, user 1 wants 3 and 4, user 2 wants 9, which no column reaches.
+fn of_at_least(min_users: u32, attributes: &[Values]) -> Metrics {
     let truth = csr(3, 10, &[(0, 1), (0, 2), (0, 3), (1, 3), (1, 4), (2, 9)]);
     let seen = csr(3, 10, &[]);
     let systems =
@@ -216,6 +223,7 @@ fn by_attribute(attributes: &[Values]) -> DataFrame {
         embeddings: None,
         eligible: &[true; 5],
         systems: &systems,
+        min_users,
     };
     evaluate(&inputs, &Config { ks: vec![2], ..Config::default() }, 7).unwrap()
 }
@@ -251,6 +259,19 @@ fn a_users_attribute_keeps_the_users_of_a_value() {
 }
 
 #[test]
+fn a_slice_of_too_few_users_is_counted_and_not_told() {
+    let brands = || values("items.brand", &[None, Some("a"), Some("b"), Some("b"), Some("none")]);
+    let all = of_at_least(0, &[brands()]);
+    let (some, floor) = (slices_of(&all.frame, ""), of_at_least(2, &[brands()]));
+    assert_eq!((all.withheld, floor.withheld), (0, 1), "brand a has one user");
+    let told: Vec<String> = some.into_iter().filter(|name| name != "items.brand=a").collect();
+    assert_eq!(slices_of(&floor.frame, ""), told);
+    let most = of_at_least(4, &[brands()]);
+    let n_slices = told.iter().filter(|name| *name != "all").count() + 1;
+    assert_eq!((slices_of(&most.frame, ""), most.withheld), (vec!["all".to_owned()], n_slices));
+}
+
+#[test]
 fn rare_values_share_a_slice_and_no_truth_is_lost() {
     // Value v has v users with one item each, so that the 20 most frequent are 3 to 22.
     let of_user: Vec<u32> =
@@ -272,8 +293,9 @@ fn rare_values_share_a_slice_and_no_truth_is_lost() {
         embeddings: None,
         eligible: &[true; 5],
         systems: &systems,
+        min_users: 0,
     };
-    let frame = evaluate(&inputs, &Config { ks: vec![1], ..Config::default() }, 7).unwrap();
+    let frame = evaluate(&inputs, &Config { ks: vec![1], ..Config::default() }, 7).unwrap().frame;
     let found = slices_of(&frame, "users.");
     assert_eq!((found.len(), found[0].as_str()), (21, "users.group=22"));
     assert_eq!(found[20], "users.group=other");
@@ -322,8 +344,9 @@ fn calibrated_errors_by_hand() {
         embeddings: None,
         eligible: &[true; 6],
         systems: &systems,
+        min_users: 0,
     };
-    let frame = evaluate(&inputs, &Config { ks: vec![1, 3], ..Config::default() }, 7).unwrap();
+    let frame = evaluate(&inputs, &Config { ks: vec![1, 3], ..Config::default() }, 7).unwrap().frame;
     let value = |metric, k, column| find(&frame, "fused", metric, k, "all", column);
     equal(value("mae", 3, "value"), (0.5 + 0.25 + 0.125 + 0.75) / 4.0);
     let squared = (0.25 + 0.0625 + 0.015625 + 0.5625) / 4.0;

@@ -39,8 +39,8 @@ pub struct Spec {
     pub name: Name,
     /// The folder that holds `runs/` and `CURRENT`, or its URL in a store: `s3://bucket/folder`, `gs://…`, `az://…`.
     pub output: PathBuf,
-    /// The folder that stages work in where the output is in a store; `.lamplighter` beside the job where it is
-    /// not given.
+    /// The folder that stages work in where the output is in a store, and that a model in a store is fetched into;
+    /// `.lamplighter` beside the job where it is not given.
     #[serde(default)]
     pub work: Option<PathBuf>,
     /// Seeds every random choice.
@@ -147,7 +147,8 @@ pub struct Privacy {
     pub pseudonym_key: Option<String>,
     /// The column of the users' table that says whether a user has agreed; without it nobody is asked.
     pub consent: Option<String>,
-    /// The least users that a published segment, a listed search, and a name in a profile stand for.
+    /// The least users that a published segment, a listed search, a name in a profile, and a slice of metrics stand
+    /// for.
     pub min_users: u32,
 }
 
@@ -315,6 +316,11 @@ impl Job {
         Ok(Self { access: self.access.clone(), place: self.place.clone(), ..job })
     }
 
+    /// The folder for what stores have and this machine works with.
+    pub fn work(&self) -> PathBuf {
+        self.spec.work(self.path.parent().unwrap_or(Path::new("")))
+    }
+
     /// The URL of an output in a store.
     pub fn output_url(&self) -> Option<&str> {
         self.spec.output.to_str().filter(|output| store::is_url(output))
@@ -404,12 +410,15 @@ impl Spec {
     fn folder(&self, beside: &Path) -> PathBuf {
         match self.output.to_str().filter(|output| store::is_url(output)) {
             Some(url) => {
-                let work = self.work.clone().unwrap_or_else(|| beside.join(".lamplighter"));
                 let url = blake3::hash(url.trim_end_matches('/').as_bytes()).to_hex();
-                work.join(format!("{}-{}", self.name.0, &url[..8]))
+                self.work(beside).join(format!("{}-{}", self.name.0, &url[..8]))
             }
             None => self.output.clone(),
         }
+    }
+
+    fn work(&self, beside: &Path) -> PathBuf {
+        self.work.clone().unwrap_or_else(|| beside.join(".lamplighter"))
     }
 
     fn resolve(&mut self, folder: &Path) {
@@ -424,7 +433,7 @@ impl Spec {
         }
         self.work.iter_mut().for_each(resolve);
         self.observe.prometheus.iter_mut().for_each(resolve);
-        self.observe.openlineage.iter_mut().for_each(relative);
+        self.observe.openlineage.iter_mut().for_each(|to| relative(&mut to.0));
         let inputs = [Some(&mut self.inputs.events), self.inputs.items.as_mut(), self.inputs.users.as_mut()];
         let given = [self.evaluation.test.as_mut(), self.evaluation.valid.as_mut()];
         given.into_iter().flatten().for_each(relative);

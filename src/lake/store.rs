@@ -85,6 +85,12 @@ pub enum Error {
         /// Whether the same again may succeed later.
         passing: bool,
     },
+    /// An object that is needed is not there.
+    #[error("{location}: expected an object of this name; found none")]
+    Missing {
+        /// The object.
+        location: String,
+    },
     /// Another process has written the object since it was read.
     #[error(
         "{location}: expected the object that was read before; found that another process has replaced it"
@@ -228,6 +234,51 @@ impl Store {
                 .buffer_unordered(AT_ONCE)
                 .try_collect(),
         )
+    }
+
+    /// Copies some objects of this folder, where they are not there yet, into a folder below another: each version of
+    /// them has one of its own, and the one before goes. Those that the store lacks are left out, but for the needed.
+    ///
+    /// # Errors
+    /// If the store lacks one that is needed, or it or the disk refuses.
+    pub fn mirror(&self, needed: &[&str], welcome: &[&str], below: &Path) -> Result<PathBuf, Error> {
+        let versions = || -> Result<Vec<Object>, Error> {
+            let found = needed.iter().chain(welcome).map(|key| self.find(key));
+            Ok(found.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
+        };
+        let objects = versions()?;
+        let is_there = |key: &str| objects.iter().any(|object| object.key == key);
+        if let Some(key) = needed.iter().find(|key| !is_there(key)) {
+            return Err(Error::Missing { location: self.location(key) });
+        }
+        let short = |text: &str| blake3::hash(text.as_bytes()).to_hex()[..16].to_owned();
+        let of_url = short(&self.url);
+        let folder = below.join(format!("{of_url}-{}", short(&format!("{objects:?}"))));
+        if folder.is_dir() {
+            return Ok(folder);
+        }
+        let partial = folder.with_added_extension("partial");
+        let wanted: Vec<(String, PathBuf)> =
+            objects.iter().map(|object| (object.key.clone(), partial.join(&object.key))).collect();
+        self.fetch(&wanted)?;
+        // What was written meanwhile would be of two versions.
+        if versions()? != objects {
+            return Err(Error::Lost { location: self.url.clone() });
+        }
+        let file = |action| move |source| Error::File { action, path: below.to_owned(), source };
+        for entry in std::fs::read_dir(below).map_err(file("look into"))? {
+            let path = entry.map_err(file("look into"))?.path();
+            let is_older = path != partial
+                && path
+                    .file_name()
+                    .and_then(|name| name.to_str())
+                    .is_some_and(|name| name.starts_with(&of_url));
+            if is_older {
+                std::fs::remove_dir_all(&path).map_err(file("remove from"))?;
+            }
+        }
+        std::fs::rename(&partial, &folder).map_err(file("rename in"))?;
+        Ok(folder)
     }
 
     async fn fetch_one(&self, key: &str, to: &Path) -> Result<(), Error> {

@@ -1,7 +1,6 @@
 //! What a night read and wrote, as OpenLineage events (openlineage.io, specification 2-0-2).
 
 use std::path::Path;
-use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::{Map, Value, json};
@@ -34,8 +33,6 @@ pub enum Reached<'a> {
 /// Who says so.
 const PRODUCER: &str = concat!("urn:lamplighter:", env!("CARGO_PKG_VERSION"));
 const SPECIFICATION: &str = "https://openlineage.io/spec/2-0-2/OpenLineage.json#/$defs/RunEvent";
-/// How long a server may take.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Lineage {
     /// The event. A table has the same name night after night; its version is the run.
@@ -87,7 +84,7 @@ impl Lineage {
     }
 
     /// A UUID (version 8) that is the same for all events of one command.
-    fn run_id(&self) -> String {
+    pub(super) fn run_id(&self) -> String {
         let name = format!("{}\n{}\n{}", self.job, self.output, self.began.to_rfc3339());
         let mut bytes = [0; 16];
         bytes.copy_from_slice(&blake3::hash(name.as_bytes()).as_bytes()[..16]);
@@ -123,15 +120,7 @@ fn facet(schema: &str, fields: Value) -> Value {
 /// If the server does not take it within ten seconds, or the file cannot be written.
 pub fn deliver(to: &str, event: &Value) -> std::io::Result<()> {
     if to.starts_with("http://") || to.starts_with("https://") {
-        let sent = ureq::post(to)
-            .timeout(PATIENCE)
-            .set("content-type", "application/json")
-            .send_string(&event.to_string());
-        // What a server says may hold anything; its status is enough.
-        return sent.map(drop).map_err(|error| match error {
-            ureq::Error::Status(status, _) => std::io::Error::other(format!("the server answered {status}")),
-            ureq::Error::Transport(transport) => std::io::Error::other(transport.kind().to_string()),
-        });
+        return super::post(to, event);
     }
     disk::append(Path::new(to), &format!("{event}\n"))
 }

@@ -1,20 +1,26 @@
-//! What monitoring reads of a night: metrics in Prometheus' text format, and lineage as OpenLineage events.
+//! What monitoring reads of a night: metrics in Prometheus' text format, lineage as OpenLineage events, and traces and
+//! the same metrics by OTLP.
 //!
 //! The metrics' file is for the textfile collector of the node exporter, or any other that reads the format. It is of the
 //! last run that ended, however it ended; of a run that failed it holds when that was, with which exit code, and
-//! how old the lists are that readers load. An event is sent when a run's command begins and when it ends.
+//! how old the lists are that readers load. An event is sent when a run's command begins and when it ends, a trace and
+//! metrics when it ends.
 
 use std::fmt::Write;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use chrono::DateTime;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use crate::publish::{Current, Manifest};
+use crate::publish::{Current, Manifest, StageRecord};
 
 mod lineage;
+mod otlp;
 
 pub use lineage::{Lineage, Reached, deliver};
+pub use otlp::{Trace, send};
 
 /// The job's `[observe]` table.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
@@ -24,8 +30,31 @@ pub struct Config {
     pub prometheus: Option<PathBuf>,
     /// The file that OpenLineage events are appended to, or the URL of a server that takes them:
     /// `https://lineage.internal/api/v1/lineage`.
-    pub openlineage: Option<String>,
+    pub openlineage: Option<Receiver>,
+    /// The base URL of an OpenTelemetry collector that takes a run's stages as spans and its figures as metrics, in
+    /// JSON over HTTP: `http://localhost:4318`.
+    pub otlp: Option<Receiver>,
 }
+
+/// Where something is sent: of a job, without a password, which would be in every manifest.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+#[serde(try_from = "String")]
+pub struct Receiver(pub String);
+
+impl TryFrom<String> for Receiver {
+    type Error = &'static str;
+
+    fn try_from(to: String) -> Result<Self, Self::Error> {
+        let host = to.split_once("://").map(|(_, rest)| rest.split('/').next().unwrap_or(""));
+        if host.is_some_and(|host| host.contains('@')) {
+            return Err("expected a URL without credentials; found a name or password before its `@`");
+        }
+        Ok(Self(to))
+    }
+}
+
+/// How long a server may take.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A run that has ended.
 pub struct Ended<'a> {
@@ -41,101 +70,105 @@ pub struct Ended<'a> {
     pub current: Option<&'a Current>,
 }
 
+/// A figure of a run: values by label.
+struct Figure {
+    name: &'static str,
+    help: &'static str,
+    /// What the values are told apart by; one that stands alone has none.
+    label: Option<&'static str>,
+    values: Vec<(String, f64)>,
+}
+
 /// The run's metrics as text.
 pub fn prometheus(ended: &Ended) -> String {
-    let mut text = Text { job: ended.job, text: String::new() };
-    text.gauge("last_run_timestamp_seconds", "When the last run ended.", [(&[][..], ended.at_s as f64)]);
-    text.gauge(
-        "last_run_exit_code",
-        "0 done, 1 failed, 2 input refused, 3 refused by the gate.",
-        [(&[][..], f64::from(ended.exit_code))],
-    );
-    let published =
-        ended.current.and_then(|current| DateTime::parse_from_rfc3339(&current.published_at).ok());
-    if let Some(published) = published {
-        let when = published.timestamp() as f64;
-        text.gauge(
-            "current_timestamp_seconds",
-            "When the lists that readers load were published.",
-            [(&[][..], when)],
-        );
-    }
-    let Some(manifest) = ended.manifest else { return text.text };
-    let sum = |counts: &std::collections::BTreeMap<String, u64>| counts.values().sum::<u64>() as f64;
-    let events = &manifest.events;
-    let outcomes = [
-        ("kept", events.kept as f64),
-        ("rejected", sum(&events.rejected)),
-        ("excluded", sum(&events.excluded)),
-    ];
-    text.each("events", "What became of the events that were read.", "outcome", outcomes);
-    let tables = manifest.tables.iter().map(|(name, table)| (name.as_str(), table.rows as f64));
-    text.each("table_rows", "Rows of the published tables.", "table", tables);
-    let seconds = manifest.stages.iter().map(|stage| (stage.name.as_str(), stage.elapsed_ms as f64 / 1e3));
-    text.each("stage_seconds", "How long the stages took.", "stage", seconds);
-    let cpu = manifest.stages.iter().map(|stage| (stage.name.as_str(), stage.cost.cpu_ms as f64 / 1e3));
-    text.each("stage_cpu_seconds", "Processor time of the stages.", "stage", cpu);
-    let memory =
-        manifest.stages.iter().map(|stage| (stage.name.as_str(), stage.cost.peak_memory_bytes as f64));
-    text.each("stage_peak_memory_bytes", "The highest resident memory of the stages.", "stage", memory);
-    text.gauge(
-        "peak_memory_bytes",
-        "The highest resident memory of the run.",
-        [(&[][..], manifest.peak_memory_bytes as f64)],
-    );
-    text.gauge(
-        "warnings",
-        "What the operator should know of the run.",
-        [(&[][..], manifest.warnings.len() as f64)],
-    );
-    let fused = manifest.metrics.get("fused").and_then(|fused| fused.as_object());
-    let metrics =
-        fused.into_iter().flatten().filter_map(|(name, value)| Some((name.as_str(), value.as_f64()?)));
-    text.each("metric", "The fused lists on held-out behaviour.", "metric", metrics);
-    let findings = manifest.gate["findings"].as_array();
-    let findings = findings.into_iter().flatten().filter_map(|finding| {
-        Some((finding["what"].as_str()?, f64::from(u8::from(!finding["holds"].as_bool()?))))
-    });
-    text.each("gate_broken", "Limits of the gate: 1 where one does not hold.", "limit", findings);
-    text.text
-}
-
-struct Text<'a> {
-    job: &'a str,
-    text: String,
-}
-
-impl Text<'_> {
-    fn each<'b>(
-        &mut self,
-        name: &str,
-        help: &str,
-        label: &str,
-        values: impl IntoIterator<Item = (&'b str, f64)>,
-    ) {
-        let values: Vec<([(&str, &str); 1], f64)> =
-            values.into_iter().map(|(of, value)| ([(label, of)], value)).collect();
-        self.gauge(name, help, values.iter().map(|(labels, value)| (&labels[..], *value)));
-    }
-
-    fn gauge<'b>(
-        &mut self,
-        name: &str,
-        help: &str,
-        values: impl IntoIterator<Item = (&'b [(&'b str, &'b str)], f64)>,
-    ) {
-        let text = &mut self.text;
+    let mut text = String::new();
+    for Figure { name, help, label, values } in figures(ended) {
         // Writing to a string cannot fail.
         let _ = writeln!(text, "# HELP lamplighter_{name} {help}\n# TYPE lamplighter_{name} gauge");
-        for (labels, value) in values {
-            let _ = write!(text, "lamplighter_{name}{{job=\"{}\"", self.job);
-            for (label, of) in labels {
+        for (of, value) in values {
+            let _ = write!(text, "lamplighter_{name}{{job=\"{}\"", ended.job);
+            if let Some(label) = label {
                 let of = of.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
                 let _ = write!(text, ",{label}=\"{of}\"");
             }
             let _ = writeln!(text, "}} {value}");
         }
     }
+    text
+}
+
+fn figures(ended: &Ended) -> Vec<Figure> {
+    let one = |name, help, value: f64| {
+        let values = vec![(String::new(), value)];
+        Figure { name, help, label: None, values }
+    };
+    let mut figures = vec![
+        one("last_run_timestamp_seconds", "When the last run ended.", ended.at_s as f64),
+        one(
+            "last_run_exit_code",
+            "0 done, 1 failed, 2 input refused, 3 refused by the gate.",
+            f64::from(ended.exit_code),
+        ),
+    ];
+    let published =
+        ended.current.and_then(|current| DateTime::parse_from_rfc3339(&current.published_at).ok());
+    figures.extend(published.map(|published| {
+        let help = "When the lists that readers load were published.";
+        one("current_timestamp_seconds", help, published.timestamp() as f64)
+    }));
+    let Some(manifest) = ended.manifest else { return figures };
+    let (memory, warnings) = (manifest.peak_memory_bytes as f64, manifest.warnings.len() as f64);
+    figures.push(one("peak_memory_bytes", "The highest resident memory of the run.", memory));
+    figures.push(one("warnings", "What the operator should know of the run.", warnings));
+    let mut each = |name, help, label, values: Vec<(&str, f64)>| {
+        let values = values.into_iter().map(|(of, value)| (of.to_owned(), value)).collect();
+        figures.push(Figure { name, help, label: Some(label), values });
+    };
+    let sum = |counts: &std::collections::BTreeMap<String, u64>| counts.values().sum::<u64>() as f64;
+    let events = &manifest.events;
+    let outcomes = vec![
+        ("kept", events.kept as f64),
+        ("rejected", sum(&events.rejected)),
+        ("excluded", sum(&events.excluded)),
+    ];
+    each("events", "What became of the events that were read.", "outcome", outcomes);
+    let tables = manifest.tables.iter().map(|(name, table)| (name.as_str(), table.rows as f64)).collect();
+    each("table_rows", "Rows of the published tables.", "table", tables);
+    let of_stages = |value: &dyn Fn(&StageRecord) -> f64| {
+        manifest.stages.iter().map(|stage| (stage.name.as_str(), value(stage))).collect()
+    };
+    let seconds = of_stages(&|stage| stage.elapsed_ms as f64 / 1e3);
+    each("stage_seconds", "How long the stages took.", "stage", seconds);
+    let cpu = of_stages(&|stage| stage.cost.cpu_ms as f64 / 1e3);
+    each("stage_cpu_seconds", "Processor time of the stages.", "stage", cpu);
+    let memory = of_stages(&|stage| stage.cost.peak_memory_bytes as f64);
+    each("stage_peak_memory_bytes", "The highest resident memory of the stages.", "stage", memory);
+    let fused = manifest.metrics.get("fused").and_then(|fused| fused.as_object());
+    let metrics =
+        fused.into_iter().flatten().filter_map(|(name, value)| Some((name.as_str(), value.as_f64()?)));
+    each("metric", "The fused lists on held-out behaviour.", "metric", metrics.collect());
+    let findings = manifest.gate["findings"].as_array();
+    let findings = findings.into_iter().flatten().filter_map(|finding| {
+        Some((finding["what"].as_str()?, f64::from(u8::from(!finding["holds"].as_bool()?))))
+    });
+    each("gate_broken", "Limits of the gate: 1 where one does not hold.", "limit", findings.collect());
+    figures
+}
+
+/// Sends JSON to a server.
+///
+/// # Errors
+/// If the server does not take it within ten seconds.
+fn post(url: &str, body: &Value) -> std::io::Result<()> {
+    let sent = ureq::post(url)
+        .timeout(PATIENCE)
+        .set("content-type", "application/json")
+        .send_string(&body.to_string());
+    // What a server says may hold anything; its status is enough.
+    sent.map(drop).map_err(|error| match error {
+        ureq::Error::Status(status, _) => std::io::Error::other(format!("the server answered {status}")),
+        ureq::Error::Transport(transport) => std::io::Error::other(transport.kind().to_string()),
+    })
 }
 
 #[cfg(test)]

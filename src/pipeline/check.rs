@@ -3,8 +3,9 @@
 use crate::error::Error;
 use crate::job::Job;
 use crate::lake::input::{self, Input};
+use crate::lake::store::{Store, is_url};
 use crate::lake::{self, Lake};
-use crate::{behavior, catalog};
+use crate::{behavior, catalog, encoder};
 
 /// Statements are planned over no row: hardly any memory.
 const PLANNING_BYTES: usize = 16 << 20;
@@ -18,6 +19,8 @@ pub(super) struct Inputs {
     pub(super) test: Option<Input>,
     /// The same, to learn weights from.
     pub(super) valid: Option<Input>,
+    /// What texts are embedded with, its model on this machine.
+    pub(super) encoder: Option<encoder::Config>,
 }
 
 impl Inputs {
@@ -117,10 +120,23 @@ pub(super) fn inputs(job: &Job) -> Result<Inputs, Error> {
     }
     super::attributes::check(&lake, items.as_ref(), users.as_ref(), spec)?;
     spec.behavior.check_statements(&lake).map_err(Error::Behavior)?;
-    if let (Some(encoder), true) = (&spec.encoder, items.is_some()) {
+    let encoder = spec.encoder.as_ref().filter(|_| items.is_some());
+    let encoder = encoder.map(|encoder| local(job, encoder)).transpose()?;
+    if let Some(encoder) = &encoder {
         encoder.check().map_err(Error::Model)?;
     }
-    Ok(Inputs { events, items, users, test, valid })
+    Ok(Inputs { events, items, users, test, valid, encoder })
+}
+
+/// The encoder with its model on this machine: one in a store is fetched where it has changed.
+fn local(job: &Job, encoder: &encoder::Config) -> Result<encoder::Config, Error> {
+    if !is_url(&encoder.model) {
+        return Ok(encoder.clone());
+    }
+    let folder = Store::open(&encoder.model, &job.access)
+        .and_then(|store| store.mirror(&encoder::NEEDED, &[encoder::POOLING], &job.work().join("models")))
+        .map_err(Error::ModelStore)?;
+    Ok(encoder::Config { model: folder.to_string_lossy().into_owned(), ..encoder.clone() })
 }
 
 /// What `lamplighter check` prints when nothing is wrong.

@@ -34,12 +34,12 @@ impl Night<'_> {
                 Ok(Report { facts: json!({ "dim": 0 }), note: "off: no texts or no model".to_owned() })
             });
         }
-        let Some(config) = self.job.spec.encoder.clone() else { return Ok(()) };
+        let Some(config) = self.inputs.encoder.clone() else { return Ok(()) };
         let model = config.fingerprint().map_err(Error::Model)?;
         let fingerprint = self
             .fingerprint("encode", &["catalog"])
             .add("model", &model)
-            .add("config", &json!(config).to_string());
+            .add("config", &json!(self.job.spec.encoder).to_string());
         self.stage("encode", fingerprint.hex(), |night, folder| {
             let catalog = night.catalog_rows()?;
             let ids = night.ids()?;

@@ -25,7 +25,8 @@ impl Night<'_> {
         let spec = &self.job.spec;
         let fingerprint = self
             .models_fingerprint("evaluate", &["behavior", "catalog", "encode", "factorize", "learn"])
-            .add("config", &json!(spec.evaluation).to_string());
+            .add("config", &json!(spec.evaluation).to_string())
+            .add("min_users", &spec.privacy.min_users.to_string());
         self.stage("evaluate", fingerprint.hex(), |night, folder| {
             let (config, seed) = (&night.job.spec.evaluation, night.job.spec.seed);
             if !config.enabled {
@@ -61,8 +62,10 @@ impl Night<'_> {
                 embeddings: Some(&shelf.vectors),
                 eligible: &eligible,
                 systems: &systems,
+                min_users: night.job.spec.privacy.min_users,
             };
-            let metrics = evaluation::evaluate(&inputs, config, seed)?;
+            let evaluation::Metrics { frame: metrics, withheld } =
+                evaluation::evaluate(&inputs, config, seed)?;
             let rows = lists::metrics(&metrics)?;
             let path = folder.join("metrics/part.parquet");
             let mut writer =
@@ -78,11 +81,18 @@ impl Night<'_> {
                 note.push_str("; without what they know, which no such hold-out can have");
             }
             let report = evaluation::report(&metrics, &config.ks).map_err(evaluation::Error::from)?;
-            Ok(Report { facts: json!({ "table": text, "report": report, "metrics": headline, "users": users.len(), "users_without_history": n_new }), note })
+            Ok(Report { facts: json!({ "table": text, "report": report, "metrics": headline, "users": users.len(), "users_without_history": n_new, "slices_withheld": withheld }), note })
         })?;
         let facts = &self.done["evaluate"].facts;
+        let withheld = facts["slices_withheld"].as_u64().unwrap_or(0);
         self.metrics = facts["table"].as_str().map(str::to_owned);
         self.manifest.metrics = serde_json::from_value(facts["metrics"].clone()).unwrap_or_default();
+        if withheld > 0 {
+            let floor = self.job.spec.privacy.min_users;
+            self.warn(format!(
+                "metrics of {withheld} slices are withheld: each has fewer test users than privacy.min_users = {floor}"
+            ));
+        }
         Ok(())
     }
 

@@ -46,9 +46,12 @@ impl Weighed {
 impl Night<'_> {
     pub(super) fn learn(&mut self) -> Result<(), Error> {
         let spec = &self.job.spec;
+        let floor = spec.privacy.min_users as usize;
+        let segment_users = spec.learning.segment_users.max(floor);
+        let config = learning::Config { segment_users, ..spec.learning.clone() };
         let fingerprint = self
             .models_fingerprint("learn", &["behavior", "catalog", "encode", "factorize"])
-            .add("learning", &json!(spec.learning).to_string())
+            .add("learning", &json!(config).to_string())
             .add("held_out", &json!(spec.evaluation.held_out()).to_string())
             .add("longest", &spec.evaluation.longest().to_string());
         self.stage("learn", fingerprint.hex(), |night, _| {
@@ -76,7 +79,7 @@ impl Night<'_> {
                 return Ok(Report { facts: json!({ "too_few": n_hit, "recency": recency }), note });
             }
             let names = &learned.history.segment_names;
-            let found = learning::learn(&groups, present.len(), &night.job.spec.learning);
+            let found = learning::learn(&groups, present.len(), &config);
             let named = |values: &dyn Fn(usize) -> f64| -> BTreeMap<&str, f64> {
                 present.iter().enumerate().map(|(at, source)| (source.name(), values(at))).collect()
             };

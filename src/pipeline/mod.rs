@@ -17,9 +17,8 @@ use chrono::{NaiveDate, Utc};
 
 use crate::error::Error;
 use crate::job::Job;
-use crate::lake::store::{Store, is_url};
-use crate::lake::{Access, disk};
-use crate::observe::{self, Lineage, Reached};
+use crate::lake::Access;
+use crate::lake::store::Store;
 use crate::publish::{Current, Manifest, Output, Place, State};
 
 mod attributes;
@@ -47,6 +46,7 @@ mod shelf;
 pub mod show;
 mod sql;
 mod stages;
+mod tell;
 mod tune;
 mod usage;
 
@@ -57,6 +57,7 @@ pub use forget::forget;
 pub use report::report;
 pub use sql::{Format, sql, sql_to_file};
 use stages::Night;
+use tell::Told;
 pub use tune::{Budget, Search};
 
 /// The stages, in the order they run.
@@ -162,85 +163,21 @@ pub struct Outcome {
 pub fn run(job: &Job, options: &Options, on_event: &mut dyn FnMut(Event)) -> Result<Outcome, Error> {
     let began = Instant::now();
     let last = options.until_stage.as_deref().unwrap_or("publish");
-    let lineage = lineage(job);
-    tell_lineage(job, &lineage, &Reached::Start, on_event);
+    let mut told = Told::begin(job, on_event);
     let outcome = at_night(job, options, on_event, |mut night| {
+        told.trace.run_id = Some(night.run.id().to_owned());
         for stage in STAGES {
+            told.trace.begin(stage);
             night.stage_named(stage)?;
+            told.trace.end(night.reused(stage));
             if stage == last {
                 break;
             }
         }
         Ok(night.outcome(began.elapsed()))
     });
-    tell_monitoring(job, &outcome, on_event);
-    let reached = match &outcome {
-        Ok(outcome) => Reached::Complete(&outcome.manifest),
-        Err(error) => Reached::Fail(error.exit_code(), report::chain(error)),
-    };
-    tell_lineage(job, &lineage, &reached, on_event);
+    told.end(job, &outcome, on_event);
     outcome
-}
-
-/// What a night of the job reads and writes.
-fn lineage(job: &Job) -> Lineage {
-    let inputs = &job.spec.inputs;
-    let read = [Some(&inputs.events), inputs.items.as_ref(), inputs.users.as_ref()];
-    let output = match job.output_url() {
-        Some(url) => url.to_owned(),
-        None => absolute(&job.spec.output.to_string_lossy()),
-    };
-    Lineage {
-        job: job.spec.name.0.clone(),
-        inputs: read.into_iter().flatten().flat_map(|input| input.paths()).map(absolute).collect(),
-        output,
-        began: Utc::now(),
-    }
-}
-
-fn absolute(path: &str) -> String {
-    if is_url(path) {
-        return path.to_owned();
-    }
-    std::path::absolute(path).map_or(path.to_owned(), |whole| whole.to_string_lossy().into_owned())
-}
-
-/// Tells whoever keeps lineage. A run is no worse where nobody listens.
-fn tell_lineage(job: &Job, lineage: &Lineage, reached: &Reached, on_event: &mut dyn FnMut(Event)) {
-    let Some(to) = &job.spec.observe.openlineage else { return };
-    if let Err(error) = observe::deliver(to, &lineage.event(reached, Utc::now())) {
-        on_event(Event::Warning(&format!("no event of lineage in {to}: {error}")));
-    }
-}
-
-/// Writes the file that monitoring reads. A run that cannot is no worse for it; one that met another at work
-/// leaves the file to that one.
-fn tell_monitoring(job: &Job, outcome: &Result<Outcome, Error>, on_event: &mut dyn FnMut(Event)) {
-    let Some(path) = &job.spec.observe.prometheus else { return };
-    let exit_code = outcome.as_ref().err().map_or(0, Error::exit_code);
-    if exit_code == 4 {
-        return;
-    }
-    let refused = match outcome {
-        Err(Error::Refused { run_id, .. }) => {
-            crate::publish::read_manifest(&job.place.root().join("runs").join(run_id)).ok().flatten()
-        }
-        _ => None,
-    };
-    let current = crate::publish::current(&job.place).ok().flatten();
-    let ended = observe::Ended {
-        job: &job.spec.name.0,
-        at_s: Utc::now().timestamp(),
-        exit_code,
-        manifest: outcome.as_ref().ok().map(|outcome| &outcome.manifest).or(refused.as_ref()),
-        current: current.as_ref(),
-    };
-    // The collector must not read half a file.
-    let partial = path.with_added_extension("partial");
-    let written = disk::write(&partial, observe::prometheus(&ended).as_bytes());
-    if let Err(error) = written.and_then(|()| std::fs::rename(&partial, path)) {
-        on_event(Event::Warning(&format!("cannot write {}: {error}", path.display())));
-    }
 }
 
 /// The stages that lists on held-out behaviour need.

@@ -137,6 +137,11 @@ impl<'a> Night<'a> {
         Ok(())
     }
 
+    /// The run whose result of a stage was taken, if one was.
+    pub(super) fn reused(&self, stage: &str) -> Option<String> {
+        self.manifest.stages.iter().find(|record| record.name == stage)?.reused_from.clone()
+    }
+
     pub(super) fn folder(&self, stage: &str) -> PathBuf {
         self.done[stage].folder.clone()
     }

@@ -171,6 +171,32 @@ fn nothing_published_stands_for_fewer_users_than_the_floor() {
         assert!(names(&bare).concat().len() > names(&floor).concat().len(), "{name}");
     }
 
+    // Metrics are of test users, who are fewer.
+    let sets = [
+        "--set",
+        "evaluation.slices=['users.region','items.brand']",
+        "--set",
+        "inputs.users={path='data/users.parquet'}",
+    ];
+    let night = |floor: &str, output: &str| {
+        let (floor, output) = (format!("privacy.min_users={floor}"), format!("output={output}"));
+        shop.run(&[&sets[..], &["--set", &floor, "--set", &output]].concat())
+    };
+    let of_slices = |run: &Path| -> BTreeMap<String, usize> {
+        let rows = rows(&run.join("metrics"), &["slice", "users"]);
+        rows.into_iter().map(|row| (row[0].clone(), row[1].parse().expect("a number"))).collect()
+    };
+    let floored = night("40", "floored");
+    let (all, told) = (of_slices(&night("0", "sliced")), of_slices(&floored));
+    let common = all.iter().filter(|(slice, n)| **n >= 40 || *slice == "all");
+    assert_eq!(told, common.map(|(slice, n)| (slice.clone(), *n)).collect());
+    let warning = format!(
+        "metrics of {} slices are withheld: each has fewer test users than privacy.min_users = 40",
+        all.len() - told.len()
+    );
+    assert!(all.len() > told.len() && told.len() > 1, "{all:?}");
+    assert!(manifest(&floored)["warnings"].as_array().expect("a list").contains(&warning.into()));
+
     let mut searched: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for file in shop.event_files() {
         for row in rows(&shop.path(&file), &["user_id", "query", "event_type"]) {

@@ -134,7 +134,7 @@ enabled = false
         self.current_of("out")
     }
 
-    fn current_of(&self, output: &str) -> PathBuf {
+    pub(crate) fn current_of(&self, output: &str) -> PathBuf {
         let text = std::fs::read_to_string(self.path(output).join("CURRENT")).expect("CURRENT");
         let current: serde_json::Value = serde_json::from_str(&text).expect("CURRENT is JSON");
         self.path(output).join(current["path"].as_str().expect("CURRENT has a path"))

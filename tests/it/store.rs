@@ -353,6 +353,59 @@ fn the_other_clouds_stores_open_by_their_own_variables_and_name_objects_alike() 
 }
 
 #[test]
+fn a_model_in_a_store_is_fetched_once_and_again_where_it_has_changed() {
+    let (s3, fetched) = (S3::start(), Arc::new(AtomicU32::new(0)));
+    let n = fetched.clone();
+    let port = proxy(s3.port, move |asked: &Asked| {
+        n.fetch_add(u32::from(asked.method == "GET" && asked.path.contains("/models/")), Ordering::Relaxed);
+        Fault::None
+    });
+    let model = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("data/models/all-MiniLM-L6-v2");
+    for file in ["config.json", "tokenizer.json", "model.safetensors", "1_Pooling/config.json"] {
+        s3.put(&format!("models/mini/{file}"), &std::fs::read(model.join(file)).expect("the model's file"));
+    }
+    s3.put("models/mini/pytorch_model.bin", b"nobody asks for it");
+    let shop = Shop::new(2_000, 0.0);
+    let embeddings = |run: &std::path::Path| whole(&run.join("item_embeddings"));
+    let from_folder = shop.run(&["--set", &format!("encoder={{model='{}'}}", model.display())]);
+    let expected = embeddings(&from_folder);
+    shop.write_job("[encoder]\nmodel = \"s3://shop/models/mini\"");
+    shop.replace("output = \"out\"", "output = \"out\"\nwork = \"work\"");
+    let night = |date: &str| {
+        let args = ["run", "job.toml", "--date", date, "--set", "output=fetched"];
+        said(&lamplighter(&shop, port, &args), 0);
+        (embeddings(&shop.current_of("fetched")), fetched.swap(0, Ordering::Relaxed))
+    };
+    assert_eq!(night("2026-11-21"), (expected.clone(), 4));
+    assert_eq!(night("2026-11-22"), (expected.clone(), 0), "what has not changed is not fetched");
+    let config = std::fs::read_to_string(model.join("config.json")).expect("the model's file");
+    s3.put("models/mini/config.json", format!("{config}\n").as_bytes());
+    assert_eq!(night("2026-11-23"), (expected, 4));
+    let folders = std::fs::read_dir(shop.path("work/models")).expect("a folder").count();
+    assert_eq!(folders, 1, "the version before has gone");
+
+    let args = |model: &str| {
+        ["check".to_owned(), "job.toml".to_owned(), "--set".to_owned(), format!("encoder.model={model}")]
+    };
+    let refused = |model: &str, port: u16| {
+        let args = args(model);
+        said(&lamplighter(&shop, port, &args.iter().map(String::as_str).collect::<Vec<_>>()), 2)
+    };
+    let text = refused("s3://shop/models/none", port);
+    assert!(text.contains("encoder: s3://shop/models/none/config.json: expected an object"), "{text}");
+    let closed =
+        proxy(
+            s3.port,
+            |asked: &Asked| if asked.path.contains("/models/") { Fault::Status(403) } else { Fault::None },
+        );
+    let text = refused("s3://shop/models/mini", closed);
+    assert!(
+        text.contains("encoder: cannot look for s3://shop/models/mini/config.json") && text.contains("AWS_"),
+        "{text}"
+    );
+}
+
+#[test]
 fn large_files_go_up_in_parts_and_come_back_as_they_were() {
     let s3 = S3::start();
     let parts = Arc::new(AtomicU32::new(0));

@@ -1,10 +1,13 @@
 //! What operators and the law ask of a night: metrics for monitoring, costs, people who are forgotten.
 
 use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
 use crate::redis_server::Redis;
-use crate::shop::{Shop, manifest};
+use crate::shop::{Shop, command, manifest};
 use crate::table::rows;
 
 #[test]
@@ -144,32 +147,149 @@ fn lineage_says_what_a_night_reads_and_writes_however_it_ends() {
     assert!(why.contains("data/gone") && why.ends_with("(exit code 2)"), "{why}");
 
     // A server that takes them, and one that does not: the night is no worse for it.
-    let taken = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let port = listener.local_addr().expect("its number").port();
-    let keep = taken.clone();
-    std::thread::spawn(move || {
-        use std::io::{Read, Write};
-        for mut client in listener.incoming().flatten() {
-            let (mut text, mut part) = (String::new(), [0; 64 << 10]);
-            let begun = |text: &str| text.contains("\"eventType\"") && text.trim_end().ends_with('}');
-            while !begun(&text) {
-                let n = client.read(&mut part).expect("a request");
-                text.push_str(&String::from_utf8_lossy(&part[..n]));
-            }
-            let first = keep.lock().expect("nobody panics").is_empty();
-            keep.lock().expect("nobody panics").push(text);
-            let status = if first { "201 Created" } else { "500 Out Of Order" };
-            let _ = write!(client, "HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
-        }
-    });
-    let url = format!("observe.openlineage=http://127.0.0.1:{port}/api/v1/lineage");
+    let receiver = Receiver::start(&["201 Created", "500 Out Of Order"]);
+    let url = format!("observe.openlineage={}/api/v1/lineage", receiver.url());
     let output = shop.lamplighter(&["run", "job.toml", "--date", "2026-11-21", "--set", &url]);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success() && said.contains("the server answered 500"), "{said}");
-    let taken = taken.lock().expect("nobody panics");
-    assert!(taken.len() == 2 && taken[0].starts_with("POST /api/v1/lineage"), "{taken:?}");
-    assert!(taken[0].contains("\"START\"") && taken[1].contains("\"COMPLETE\""));
+    let taken = receiver.taken();
+    assert!(taken.len() == 2 && taken.iter().all(|(path, _)| path == "/api/v1/lineage"), "{taken:?}");
+    assert_eq!((&taken[0].1["eventType"], &taken[1].1["eventType"]), (&"START".into(), &"COMPLETE".into()));
+
+    // A password in the job would be in every manifest.
+    let refused =
+        shop.lamplighter(&["check", "job.toml", "--set", "observe.openlineage=http://a:hunter22@host"]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(said.contains("expected a URL without credentials"), "{said}");
+}
+
+#[test]
+fn a_collector_gets_a_span_a_stage_and_the_figures_of_the_night_and_may_be_away() {
+    let shop = Shop::new(2_000, 0.0);
+    shop.replace("enabled = false", "");
+    let receiver = Receiver::start(&["200 OK"]);
+    let night = |endpoint: &str, more: &[&str]| {
+        let args = [&["run", "job.toml", "--date", "2026-11-21"], more].concat();
+        let mut night = command(&args);
+        let night = night.current_dir(shop.path("")).env("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint).output();
+        let night = night.expect("the binary starts");
+        (night.status.code(), String::from_utf8_lossy(&night.stderr).into_owned())
+    };
+    let before = chrono::Utc::now().timestamp_nanos_opt().expect("a time");
+    assert_eq!(night(&receiver.url(), &[]).0, Some(0));
+    let after = chrono::Utc::now().timestamp_nanos_opt().expect("a time");
+    let taken = receiver.taken();
+    let paths: Vec<&str> = taken.iter().map(|(path, _)| path.as_str()).collect();
+    assert_eq!(paths, ["/v1/traces", "/v1/metrics"]);
+
+    let of_resource = &taken[0].1["resourceSpans"][0];
+    assert_eq!(of_resource["resource"]["attributes"][0]["value"]["stringValue"], "lamplighter");
+    let spans = of_resource["scopeSpans"][0]["spans"].as_array().expect("spans");
+    let names: Vec<&str> = spans.iter().map(|span| span["name"].as_str().expect("a name")).collect();
+    assert_eq!(names, [&["run"][..], &lamplighter::pipeline::STAGES].concat());
+    let hex = |span: &serde_json::Value, key: &str, n: usize| -> String {
+        let id = span[key].as_str().expect("an id").to_owned();
+        assert!(
+            id.len() == n && id.bytes().all(|b| b.is_ascii_hexdigit()) && id.bytes().any(|b| b != b'0'),
+            "{id}"
+        );
+        id
+    };
+    let time = |span: &serde_json::Value, key: &str| -> i64 {
+        span[key].as_str().expect("a time").parse().expect("nanoseconds")
+    };
+    let (mut ids, mut last) = (BTreeSet::new(), time(&spans[0], "startTimeUnixNano"));
+    assert!(before <= last && time(&spans[0], "endTimeUnixNano") <= after);
+    for span in spans {
+        assert_eq!(hex(span, "traceId", 32), hex(&spans[0], "traceId", 32));
+        assert!(ids.insert(hex(span, "spanId", 16)), "two spans of one id");
+        let (began, ended) = (time(span, "startTimeUnixNano"), time(span, "endTimeUnixNano"));
+        assert!(last <= began && began <= ended && ended <= time(&spans[0], "endTimeUnixNano"));
+        if span["name"] != "run" {
+            assert_eq!(span["parentSpanId"], spans[0]["spanId"]);
+            last = ended;
+        }
+        assert_eq!(span["status"]["code"], 1);
+    }
+    let of_run = spans[0]["attributes"].as_array().expect("attributes");
+    let run_id = of_run.iter().find(|attribute| attribute["key"] == "lamplighter.run_id").expect("the run");
+    assert_eq!(run_id["value"]["stringValue"], "night-2026-11-21-1");
+
+    let metrics = taken[1].1["resourceMetrics"][0]["scopeMetrics"][0]["metrics"].as_array().expect("metrics");
+    let named = |name: &str| metrics.iter().find(|metric| metric["name"] == name).expect(name);
+    let rows = named("lamplighter.table_rows")["gauge"]["dataPoints"].as_array().expect("points");
+    let tables = manifest(&shop.current())["tables"].clone();
+    assert_eq!(rows.len(), tables.as_object().expect("tables").len());
+    for point in rows {
+        let table = point["attributes"][1]["value"]["stringValue"].as_str().expect("a table");
+        assert_eq!(point["asDouble"].as_f64(), tables[table]["rows"].as_f64(), "{table}");
+        assert!((time(point, "timeUnixNano") - after).abs() < 10_000_000_000);
+    }
+    assert_eq!(named("lamplighter.stage_seconds")["unit"], "s");
+
+    // A stage that was taken over says from whom; one that failed is an error; the job's key goes first.
+    let key = format!("observe.otlp={}/", receiver.url());
+    let (code, said) = night("http://127.0.0.1:9", &["--set", &key, "--set", "gate.min_users=9999"]);
+    assert_eq!(code, Some(3), "{said}");
+    let spans = receiver.taken()[2].1["resourceSpans"][0]["scopeSpans"][0]["spans"].clone();
+    let spans = spans.as_array().expect("spans");
+    assert_eq!(spans[1]["attributes"][0]["key"], "lamplighter.reused_from");
+    let failed = spans.last().expect("a stage");
+    assert_eq!((&failed["name"], &failed["status"]["code"]), (&"gate".into(), &2.into()));
+    assert_eq!(spans[0]["status"]["code"], 2);
+
+    // A collector that is away, and one that refuses, are warnings.
+    let (code, said) = night("http://127.0.0.1:9", &[]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("the OTLP collector has not taken the night"), "{said}");
+    let (code, said) = night(&Receiver::start(&["503 Away"]).url(), &[]);
+    assert!(code == Some(0) && said.contains("the server answered 503"), "{said}");
+}
+
+/// A server of this machine that keeps what it is sent; it gives the answers in turn, the last one for ever.
+struct Receiver {
+    port: u16,
+    taken: Arc<Mutex<Vec<(String, serde_json::Value)>>>,
+}
+
+impl Receiver {
+    fn start(answers: &'static [&'static str]) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let port = listener.local_addr().expect("its number").port();
+        let taken: Arc<Mutex<Vec<(String, serde_json::Value)>>> = Arc::default();
+        let keep = taken.clone();
+        std::thread::spawn(move || {
+            for mut client in listener.incoming().flatten() {
+                let mut reader = BufReader::new(client.try_clone().expect("a second handle"));
+                let (mut first, mut line, mut length) = (String::new(), String::new(), 0);
+                reader.read_line(&mut first).expect("a request");
+                while line != "\r\n" {
+                    line.clear();
+                    reader.read_line(&mut line).expect("a header");
+                    if let Some(n) = line.to_lowercase().strip_prefix("content-length:") {
+                        length = n.trim().parse().expect("a number");
+                    }
+                }
+                let mut body = vec![0; length];
+                reader.read_exact(&mut body).expect("a body");
+                let path = first.split(' ').nth(1).expect("a path").to_owned();
+                let mut taken = keep.lock().expect("nobody panics");
+                let answer = answers[taken.len().min(answers.len() - 1)];
+                taken.push((path, serde_json::from_slice(&body).expect("JSON")));
+                let _ = write!(client, "HTTP/1.1 {answer}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+            }
+        });
+        Self { port, taken }
+    }
+
+    fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    fn taken(&self) -> Vec<(String, serde_json::Value)> {
+        self.taken.lock().expect("nobody panics").clone()
+    }
 }
 
 #[test]
