@@ -26,15 +26,13 @@ fn main() -> Result<(), Failed> {
             let (queries, items) = (dense(queries, columns)?, dense(items, columns)?);
             let request = retrieval::Request {
                 queries: &queries,
-                items: &items,
-                eligible: None,
                 seen: None,
                 sparse: None,
                 exclude_self: false,
                 top_k: k.parse()?,
             };
             let started = Instant::now();
-            let found = retrieval::retrieve(&request, &mut |_| {})?;
+            let found = retrieval::index(&items, None)?.retrieve(&request, &mut |_| {})?;
             let seconds = started.elapsed().as_secs_f64();
             let rows = (0..found.n_lists()).flat_map(|at| found.list(at).0);
             std::fs::write(lists, rows.flat_map(|item| item.to_le_bytes()).collect::<Vec<u8>>())?;

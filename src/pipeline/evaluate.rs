@@ -15,7 +15,7 @@ use crate::matrix::Csr;
 use crate::ranking::{self, List, Ranked, Source, Weights};
 
 use super::history::Ids;
-use super::rank::{Learned, USERS_AT_A_TIME, retrieve};
+use super::rank::{Learned, Lister, USERS_AT_A_TIME};
 use super::shelf::Shelf;
 use super::stages::{BLOCK_ROWS, Night, Report};
 use super::{lists, popular};
@@ -165,9 +165,10 @@ impl Night<'_> {
         for (name, diversity) in ruled {
             shelf.set_diversity(diversity);
             let fusion = ranking::fuse(shelf.sources(learned, eligible), &fused)?;
+            let mut lister = Lister::new(&fusion, learned, eligible, config.exclude_seen)?;
             let (mut lists, mut said) = (Vec::with_capacity(known.len()), Vec::new());
             for some in known.chunks(USERS_AT_A_TIME) {
-                let found = shelf.lists(&fusion, learned, eligible, some, (top_k, config.exclude_seen))?;
+                let found = shelf.lists(&mut lister, some, top_k)?;
                 if let Some(calibration) = &calibration {
                     let rows: Vec<List<'_>> = found.iter().map(|list| (&list.0[..], &list.1[..])).collect();
                     let of = |(row, rank): (&Ranked, usize)| calibration.probability(row.score, rank);
@@ -184,9 +185,10 @@ impl Night<'_> {
         }
         for source in alone {
             let fusion = ranking::fuse(learned.sources(eligible), &Weights::alone(source).into())?;
+            let mut lister = Lister::new(&fusion, learned, eligible, config.exclude_seen)?;
             let mut lists = Vec::with_capacity(known.len());
             for some in known.chunks(USERS_AT_A_TIME) {
-                let found = retrieve(&fusion, learned, eligible, some, top_k, config.exclude_seen)?;
+                let found = lister.lists(some, top_k)?;
                 lists.extend((0..some.len()).map(|at| found.list(at).0.to_vec()));
                 let done = systems.len() * known.len() + lists.len();
                 self.progress("evaluate", done, n_systems * known.len(), "lists");

@@ -12,7 +12,7 @@ use crate::matrix::Csr;
 use crate::random::split_mix;
 use crate::ranking::{self, Fusion, List, Mix, Source, Weights};
 
-use super::rank::{Learned, USERS_AT_A_TIME, retrieve};
+use super::rank::{Learned, Lister, USERS_AT_A_TIME};
 use super::stages::{Night, Report};
 
 /// What each source counts for, for everybody and in the segments that have weights of their own.
@@ -161,9 +161,10 @@ impl<'a> Lesson<'a> {
     /// What a source alone lists first, a list a user.
     pub(super) fn proposals(&self, learned: &Learned, source: Source) -> Result<Vec<Vec<u32>>, Error> {
         let alone = ranking::fuse(learned.sources(self.eligible), &Weights::alone(source).into())?;
+        let mut lister = Lister::new(&alone, learned, self.eligible, self.exclude_seen)?;
         let mut lists = Vec::with_capacity(self.users.len());
         for some in self.users.chunks(USERS_AT_A_TIME) {
-            let found = retrieve(&alone, learned, self.eligible, some, self.n_candidates, self.exclude_seen)?;
+            let found = lister.lists(some, self.n_candidates)?;
             lists.extend((0..some.len()).map(|at| found.list(at).0.to_vec()));
         }
         Ok(lists)
@@ -208,9 +209,10 @@ impl<'a> Lesson<'a> {
 
     /// The rows of the users' fused lists, and what became of each.
     fn outcomes(&self, learned: &Learned, fusion: &Fusion, top_k: usize) -> Result<Vec<Listed>, Error> {
+        let mut lister = Lister::new(fusion, learned, self.eligible, self.exclude_seen)?;
         let mut outcomes = Vec::new();
         for some in self.users.chunks(USERS_AT_A_TIME) {
-            let found = retrieve(fusion, learned, self.eligible, some, top_k, self.exclude_seen)?;
+            let found = lister.lists(some, top_k)?;
             let lists: Vec<List<'_>> = (0..some.len()).map(|at| found.list(at)).collect();
             for (user, rows) in some.iter().zip(fusion.explain(some, &lists)) {
                 let wanted = self.truth.row(*user as usize).0;

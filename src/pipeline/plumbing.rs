@@ -216,6 +216,7 @@ pub fn retrieve(task: &Retrieve, on_event: &mut dyn FnMut(Event)) -> Result<Stri
     let item_name = if item_name == query_name { format!("similar_{item_name}") } else { item_name };
     on_event(Event::Started { stage: "retrieve" });
     let mut writer: Option<table::Writer> = None;
+    let mut index = retrieval::index(&items, None)?;
     let n_queries = queries.n_rows();
     let mut n_rows = 0;
     for start in (0..n_queries).step_by(RETRIEVE_BLOCK) {
@@ -225,14 +226,12 @@ pub fn retrieve(task: &Retrieve, on_event: &mut dyn FnMut(Event)) -> Result<Stri
         let some = Dense::from_vec(block.len(), dim, values)?;
         let request = retrieval::Request {
             queries: &some,
-            items: &items,
-            eligible: None,
             seen: None,
             sparse: None,
             exclude_self: false,
             top_k: task.k.into(),
         };
-        let found = retrieval::retrieve(&request, &mut |progress| {
+        let found = index.retrieve(&request, &mut |progress| {
             let (done, of) = ((start + progress.done) as u64, n_queries as u64);
             on_event(Event::Progress { stage: "retrieve", done, of, unit: "queries" });
         })?;
@@ -264,8 +263,8 @@ pub fn retrieve(task: &Retrieve, on_event: &mut dyn FnMut(Event)) -> Result<Stri
     Ok(format!("{n_rows} rows for {n_queries} queries in {}\n", task.out.display()))
 }
 
-/// Queries a retrieval call takes at a time: enough to use every thread and to pay for packing the
-/// catalogue, few enough to bound what is held before it is written.
+/// Queries a retrieval call takes at a time: enough to use every thread, few enough to bound what is held
+/// before it is written.
 const RETRIEVE_BLOCK: usize = 32 * 1024;
 
 /// The columns of an input, which may not be there or not be what its name says.

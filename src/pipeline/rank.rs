@@ -144,14 +144,12 @@ fn lookalikes(embeddings: &Dense, history: &History) -> Result<Lookalikes, Error
     }
     let request = retrieval::Request {
         queries: &queries,
-        items: embeddings,
-        eligible: Some(&warm),
         seen: None,
         sparse: None,
         exclude_self: false,
         top_k: cold::N_LOOKALIKES,
     };
-    let found = retrieval::retrieve(&request, &mut |_| {})?;
+    let found = retrieval::index(embeddings, Some(&warm))?.retrieve(&request, &mut |_| {})?;
     let nearest = cold.iter().enumerate().map(|(at, item)| {
         let (items, cosines) = found.list(at);
         (*item, items.iter().copied().zip(cosines.iter().copied()).collect())
@@ -171,27 +169,43 @@ pub(super) fn wanted(counts: impl Fn(Source) -> bool) -> linear::Wanted {
     }
 }
 
-/// Retrieves some users' lists.
-pub(super) fn retrieve(
-    fusion: &Fusion,
-    learned: &Learned,
-    eligible: &[bool],
-    users: &[u32],
-    top_k: usize,
-    exclude_seen: bool,
-) -> Result<retrieval::TopK, Error> {
-    let (queries, sparse) = (fusion.queries(users), fusion.sparse(users));
-    let seen = exclude_seen.then(|| learned.history.interactions.select(users));
-    let request = retrieval::Request {
-        queries: &queries,
-        items: fusion.items(),
-        eligible: Some(eligible),
-        seen: seen.as_ref(),
-        sparse: sparse.as_ref(),
-        exclude_self: false,
-        top_k,
-    };
-    Ok(retrieval::retrieve(&request, &mut |_| {})?)
+/// Lists by fused scores: the catalogue is prepared once for all users.
+pub(super) struct Lister<'a> {
+    fusion: &'a Fusion<'a>,
+    index: retrieval::Index<'a>,
+    /// Users × items that no list of the user's may hold.
+    seen: Option<&'a Csr>,
+}
+
+impl<'a> Lister<'a> {
+    pub(super) fn new(
+        fusion: &'a Fusion<'a>,
+        learned: &'a Learned,
+        eligible: &'a [bool],
+        exclude_seen: bool,
+    ) -> Result<Self, Error> {
+        let index = retrieval::index(fusion.items(), Some(eligible))?;
+        Ok(Self { fusion, index, seen: exclude_seen.then_some(&learned.history.interactions) })
+    }
+
+    /// Some users' lists.
+    pub(super) fn lists(&mut self, users: &[u32], top_k: usize) -> Result<retrieval::TopK, Error> {
+        let (queries, sparse) = (self.fusion.queries(users), self.fusion.sparse(users));
+        let seen = self.seen.map(|seen| seen.select(users));
+        let request = retrieval::Request {
+            queries: &queries,
+            seen: seen.as_ref(),
+            sparse: sparse.as_ref(),
+            exclude_self: false,
+            top_k,
+        };
+        Ok(self.index.retrieve(&request, &mut |_| {})?)
+    }
+
+    /// Whether a user's list may hold an item that is eligible.
+    pub(super) fn may_list(&self, user: u32, item: u32) -> bool {
+        self.seen.is_none_or(|seen| seen.row(user as usize).0.binary_search(&item).is_err())
+    }
 }
 
 impl Night<'_> {
@@ -295,10 +309,10 @@ impl Night<'_> {
             let popular = popular::list(&learned.history, &catalog.eligible, config.top_k.get());
             let mut writers = BucketWriters::new(folder, night.job.spec.publish.buckets.0);
             let (mut n_rows, mut n_done) = (0, 0);
+            let mut lister = Lister::new(&fusion, &learned, &catalog.eligible, config.exclude_seen)?;
             for users in order.chunks(USERS_AT_A_TIME) {
                 let warm: Vec<u32> = users.iter().copied().filter(|user| is_known(*user)).collect();
-                let wanted = (config.top_k.get(), config.exclude_seen);
-                let lists = shelf.lists(&fusion, &learned, &catalog.eligible, &warm, wanted)?;
+                let lists = shelf.lists(&mut lister, &warm, config.top_k.get())?;
                 let found: Vec<ranking::List<'_>> =
                     lists.iter().map(|(items, scores)| (&items[..], &scores[..])).collect();
                 let explained = popular::fill(users, is_known, fusion.explain(&warm, &found), &popular);
@@ -351,14 +365,12 @@ impl Night<'_> {
         // Without texts an item nobody turned to after the search has nothing to do with it.
         let request = retrieval::Request {
             queries: &queries,
-            items: &vectors,
-            eligible: Some(eligible),
             seen: None,
             sparse: Some(&behavior),
             exclude_self: false,
             top_k: self.job.spec.ranking.top_k.get(),
         };
-        let found = retrieval::retrieve(&request, &mut |_| {})?;
+        let found = retrieval::index(&vectors, Some(eligible))?.retrieve(&request, &mut |_| {})?;
         let mut n_users = vec![0_u32; n_queries];
         for user in 0..history.searches.n_rows() {
             history.searches.row(user).0.iter().for_each(|query| n_users[*query as usize] += 1);

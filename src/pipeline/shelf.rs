@@ -7,10 +7,10 @@ use arrow::array::StringArray;
 use crate::catalog::Catalog;
 use crate::error::Error;
 use crate::matrix::Dense;
-use crate::ranking::{Fusion, NONE, Rules, Sources, Traits};
+use crate::ranking::{NONE, Rules, Sources, Traits};
 use crate::retrieval;
 
-use super::rank::{Learned, retrieve};
+use super::rank::{Learned, Lister};
 use super::stages::Night;
 
 /// A user's list: items and their scores, the best first.
@@ -74,18 +74,16 @@ impl Shelf {
     /// Some users' lists, full wherever the catalogue and the rules allow it.
     pub(super) fn lists(
         &self,
-        fusion: &Fusion<'_>,
-        learned: &Learned,
-        eligible: &[bool],
+        lister: &mut Lister<'_>,
         users: &[u32],
-        (top_k, exclude_seen): (usize, bool),
+        top_k: usize,
     ) -> Result<Vec<Listed>, Error> {
         let of = |found: &retrieval::TopK, at: usize| {
             let (items, scores) = found.list(at);
             (items.to_vec(), scores.to_vec())
         };
         if !self.arranges() {
-            let found = retrieve(fusion, learned, eligible, users, top_k, exclude_seen)?;
+            let found = lister.lists(users, top_k)?;
             return Ok((0..users.len()).map(|at| of(&found, at)).collect());
         }
         let traits = Traits {
@@ -99,12 +97,11 @@ impl Shelf {
         let mut pool = self.rules.pool(top_k);
         while !short.is_empty() {
             let some: Vec<u32> = short.iter().map(|at| users[*at]).collect();
-            let found = retrieve(fusion, learned, eligible, &some, pool, exclude_seen)?;
+            let found = lister.lists(&some, pool)?;
             let mut still = Vec::new();
             for (at, place) in short.into_iter().enumerate() {
-                let seen = learned.history.interactions.row(users[place] as usize).0;
-                let may_see = |item: &u32| !(exclude_seen && seen.binary_search(item).is_ok());
-                let pins: Vec<(u16, u32)> = self.pins.iter().copied().filter(|pin| may_see(&pin.1)).collect();
+                let may_list = |pin: &(u16, u32)| lister.may_list(users[place], pin.1);
+                let pins: Vec<(u16, u32)> = self.pins.iter().copied().filter(may_list).collect();
                 let candidates = found.list(at);
                 let list = self.rules.arrange(&traits, candidates, &pins, top_k);
                 if list.len() < top_k && candidates.0.len() == pool {
@@ -146,14 +143,12 @@ fn numbered(names: &StringArray) -> Vec<u32> {
 fn near_duplicates(vectors: &Dense, cosine: f32) -> Result<Vec<u32>, Error> {
     let request = retrieval::Request {
         queries: vectors,
-        items: vectors,
-        eligible: None,
         seen: None,
         sparse: None,
         exclude_self: true,
         top_k: NEIGHBOURS,
     };
-    let found = retrieval::retrieve(&request, &mut |_| {})?;
+    let found = retrieval::index(vectors, None)?.retrieve(&request, &mut |_| {})?;
     let mut groups: Vec<u32> = (0..vectors.n_rows() as u32).collect();
     let root = |groups: &[u32], mut item: u32| {
         while groups[item as usize] != item {
