@@ -86,7 +86,8 @@ fn encode(criterion: &mut Criterion) {
     group.throughput(Throughput::Elements(256));
     for precision in [encoder::Precision::F32, encoder::Precision::Bf16] {
         let config = encoder::Config { model: model.to_owned(), precision, ..encoder::Config::default() };
-        let encoder = encoder::load(&config).expect("the model that `make data` fetches");
+        let encoder = encoder::load(&config, encoder::Corpus::default(), &mut |_| {})
+            .expect("the model that `make data` fetches");
         group.bench_function(format!("{precision:?}"), |bencher| {
             bencher.iter(|| encoder.encode(&texts, &mut |_| {}).expect("embeddings"));
         });

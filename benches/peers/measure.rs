@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! measure retrieve QUERIES.f32 ITEMS.f32 COLUMNS K LISTS.u32
-//! measure encode TEXTS.txt MODEL PRECISION EMBEDDINGS.f32
+//! measure encode TEXTS.txt MODEL PRECISION|static EMBEDDINGS.f32
 //! measure factorize ROWS.u32 COLS.u32 WEIGHTS.f32 RANK SWEEPS UNOBSERVED REGULARIZATION USERS.f32 ITEMS.f32
 //! ```
 //!
@@ -41,12 +41,13 @@ fn main() -> Result<(), Failed> {
         ["encode", texts, model, precision, embeddings] => {
             let texts = std::fs::read_to_string(texts)?;
             let texts: Vec<&str> = texts.lines().collect();
-            let precision = encoder::Precision::parse(precision)?;
-            let encoder = encoder::load(&encoder::Config {
-                model: model.to_owned(),
-                precision,
-                ..encoder::Config::default()
-            })?;
+            let (kind, precision) = match precision {
+                "static" => (encoder::Kind::Static, encoder::Precision::F32),
+                _ => (encoder::Kind::Transformer, encoder::Precision::parse(precision)?),
+            };
+            let config = encoder::Config { model: model.to_owned(), kind, precision, ..Default::default() };
+            let encoder =
+                encoder::load(&config, encoder::Corpus { texts: &texts, ..Default::default() }, &mut |_| {})?;
             let started = Instant::now();
             let found = encoder.encode(&texts, &mut |_| {})?;
             let seconds = started.elapsed().as_secs_f64();

@@ -110,6 +110,11 @@ impl Model {
         self.shape.hidden_size
     }
 
+    /// Entries of the vocabulary.
+    pub(super) fn n_words(&self) -> usize {
+        self.shape.vocab_size
+    }
+
     /// The longest text the position table allows.
     pub(super) fn max_tokens(&self) -> usize {
         self.shape.max_position_embeddings - self.shape.first_position()

@@ -7,9 +7,9 @@
 //! with packed rows `z_i = √w_i D^-½ y_i`, conjugate gradients (Hestenes and Stiefel, 1952) need
 //! nothing but passes over `Z`, and their work does not depend on the size of the other side.
 
-use super::eigen;
 use super::kernels::{self, Panels};
 use super::side::Side;
+use crate::matrix::eigen;
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 

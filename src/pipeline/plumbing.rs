@@ -29,6 +29,8 @@ pub struct Encode {
     pub text: Vec<String>,
     /// Model folder or hub name.
     pub model: String,
+    /// transformer or static.
+    pub kind: String,
     /// `cpu`, `cuda` or `metal`.
     pub device: String,
     /// f32 or bf16.
@@ -75,6 +77,7 @@ pub fn encode(task: &Encode, on_event: &mut dyn FnMut(Event)) -> Result<String, 
     let device = encoder::Device::parse(&task.device).map_err(Error::Model)?;
     let config = encoder::Config {
         model: task.model.clone(),
+        kind: encoder::Kind::parse(&task.kind).map_err(Error::Model)?,
         device,
         precision: encoder::Precision::parse(&task.precision).map_err(Error::Model)?,
         max_tokens: encoder::Limit::try_from(task.max_tokens).map_err(|problem| Error::Usage { problem })?,
@@ -96,10 +99,15 @@ pub fn encode(task: &Encode, on_event: &mut dyn FnMut(Event)) -> Result<String, 
             present.map(|part| part.value(at)).collect::<Vec<_>>().join(" | ")
         })
         .collect();
-    let encoder = encoder::load(&config).map_err(Error::Model)?;
     on_event(Event::Started { stage: "encode" });
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    let corpus = encoder::Corpus { texts: &texts, token_vectors: None };
+    let encoder = encoder::load(&config, corpus, &mut |batch| {
+        let (done, of) = (batch.texts_done as u64, batch.texts_total as u64);
+        on_event(Event::Progress { stage: "encode", done, of, unit: "tokens" });
+    });
     let embeddings = encoder
+        .map_err(Error::Model)?
         .encode(&texts, &mut |batch| {
             let (done, of) = (batch.texts_done as u64, batch.texts_total as u64);
             on_event(Event::Progress { stage: "encode", done, of, unit: "texts" });
