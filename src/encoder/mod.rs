@@ -221,6 +221,14 @@ impl Encoder {
         }
     }
 
+    /// Operations of the layers' products a token; a static encoder has none.
+    pub fn flops_a_token(&self) -> Option<f64> {
+        match &self.model {
+            Model::Transformer(model) => Some(model.flops_a_token()),
+            Model::Static(_) => None,
+        }
+    }
+
     /// What a static encoder has of its vocabulary, a row a token: worth keeping for the next [`load`].
     pub fn token_vectors(&self) -> Option<&Dense> {
         match &self.model {

@@ -15,7 +15,7 @@ use rayon::prelude::*;
 
 /// Conjugate-gradient steps an entity gets in a half-sweep. Where this was chosen, twenty steps end a
 /// run within two millionths of the same objective, and two steps up to a thousandth above it.
-const STEPS: usize = 3;
+pub(super) const STEPS: usize = 3;
 
 /// An entity is solved once a step can lower the objective by no more than this share of the entity's
 /// weights. In whitened coordinates no eigenvalue is below 1, so that share is at most `|residual|²`.

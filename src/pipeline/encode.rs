@@ -71,6 +71,7 @@ impl Night<'_> {
             let new: Vec<&str> = missing.values().copied().collect();
             let is_kept = token_vectors.is_some();
             let model_dim;
+            let mut flops = None;
             let fresh = if !known.rows.is_empty() && new.is_empty() {
                 model_dim = known.vectors.n_cols();
                 Dense::zeros(0, model_dim)
@@ -87,6 +88,7 @@ impl Night<'_> {
                 model_dim = encoder.dim();
                 encoder
                     .encode(&new, &mut |batch| {
+                        flops = encoder.flops_a_token().map(|flops| flops * batch.tokens_done as f64);
                         night.progress("encode", batch.texts_done, batch.texts_total, "texts");
                     })
                     .map_err(Error::Encode)?
@@ -130,7 +132,7 @@ impl Night<'_> {
                 (Kind::Static, true) => format!("{} texts encoded, by an earlier night's vectors", new.len()),
                 (Kind::Static, false) => format!("{} texts encoded, vectors distilled", new.len()),
             };
-            let facts = json!({ "dim": model_dim, "model": model, "encoded": new.len(), "cached": n_cached, "token_vectors_kept": is_kept });
+            let facts = json!({ "dim": model_dim, "model": model, "encoded": new.len(), "cached": n_cached, "token_vectors_kept": is_kept, "flops": flops });
             Ok(Report { facts, note })
         })
     }

@@ -41,6 +41,7 @@ mod publish;
 mod rank;
 mod related;
 mod report;
+mod roofline;
 pub mod runs;
 pub mod serve;
 mod shelf;

@@ -325,8 +325,11 @@ impl Night<'_> {
             let wanted = (config.top_k.get(), night.job.spec.privacy.min_users);
             popular::write(folder, &tables.items, &learned.history, &catalog.eligible, wanted)?;
             let n_listed = order.len();
+            let n_warm = order.iter().filter(|user| is_known(**user)).count();
+            let flops = 2.0 * (n_warm * fusion.n_eligible() * fusion.items().n_cols()) as f64;
             let note = format!("{n_rows} rows for {n_listed} users, lists for {n_queries} queries");
-            Ok(Report { facts: json!({ "rows": n_rows, "users": n_listed, "queries": n_queries }), note })
+            let facts = json!({ "rows": n_rows, "users": n_listed, "queries": n_queries, "flops": flops });
+            Ok(Report { facts, note })
         })
     }
 
