@@ -14,6 +14,7 @@ DATA ?= data/bench
 BUDGET ?=
 PYTHON ?= python3
 PEERS ?=
+CHAIN ?=
 
 LAMPLIGHTER := $(CARGO_TARGET_DIR)/release/lamplighter
 # insta appends the path of every snapshot that a test compares with.
@@ -22,7 +23,7 @@ SNAPSHOTS_IN_USE := $(CARGO_TARGET_DIR)/snapshots-in-use
 # Cargo tells a file's age by its time alone: another clone that builds here may leave newer results.
 BUILT_FROM := $(CARGO_TARGET_DIR)/built-from
 
-.PHONY: help source build data run test test-airflow test-readers check fmt clippy snapshots doc audit shop bench bench-peers bench-quality bench-load faults clean-data
+.PHONY: help source build data run test test-airflow test-readers check fmt clippy snapshots doc audit shop bench bench-peers bench-chain bench-quality bench-load faults clean-data
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -83,9 +84,12 @@ shop: source ## Write a made-up shop (SHOP=data/shop, SHOP_ARGS='--users 1000 --
 bench: data source ## Time the kernels (retrieve, encode, factorize)
 	cargo bench --locked --bench kernels
 
-bench-peers: data build ## Time kernels and other programs in turn on SHOP (PYTHON with benches/peers/requirements.txt; PEERS='--rounds 5')
+bench-peers: data build ## Time the aggregate, kernels and other programs in turn on SHOP (PYTHON with benches/peers/requirements.txt; PEERS='--rounds 5')
 	cargo build --release --locked --example measure
 	$(PYTHON) benches/peers/compare.py $(CARGO_TARGET_DIR)/release/examples/measure $(SHOP) data/models/all-MiniLM-L6-v2 out/peers $(PEERS)
+
+bench-chain: data ## The whole job by other programs in one process on SHOP (PYTHON as for bench-peers; CHAIN='--aggregate polars')
+	$(PYTHON) benches/peers/chain.py $(SHOP) data/models/all-MiniLM-L6-v2 out/chain $(CHAIN)
 
 bench-quality: build ## Quality on public data sets (DATA=folder; BUDGET=30m tunes first)
 	scripts/bench_quality.sh $(LAMPLIGHTER) $(DATA) $(BUDGET)

@@ -56,8 +56,6 @@ fn retrieve(criterion: &mut Criterion) {
         let (queries, items) = (factors(2_000, d, 3), factors(50_000, d, 7));
         let request = retrieval::Request {
             queries: &queries,
-            items: &items,
-            eligible: None,
             seen: None,
             sparse: None,
             exclude_self: false,
@@ -65,7 +63,10 @@ fn retrieve(criterion: &mut Criterion) {
         };
         group.throughput(Throughput::Elements(2_000));
         group.bench_function(format!("{d} columns"), |bencher| {
-            bencher.iter(|| retrieval::retrieve(&request, &mut |_| {}).expect("lists"));
+            bencher.iter(|| {
+                let mut index = retrieval::index(&items, None).expect("finite items");
+                index.retrieve(&request, &mut |_| {}).expect("lists")
+            });
         });
     }
     group.finish();
@@ -85,7 +86,8 @@ fn encode(criterion: &mut Criterion) {
     group.throughput(Throughput::Elements(256));
     for precision in [encoder::Precision::F32, encoder::Precision::Bf16] {
         let config = encoder::Config { model: model.to_owned(), precision, ..encoder::Config::default() };
-        let encoder = encoder::load(&config).expect("the model that `make data` fetches");
+        let encoder = encoder::load(&config, encoder::Corpus::default(), &mut |_| {})
+            .expect("the model that `make data` fetches");
         group.bench_function(format!("{precision:?}"), |bencher| {
             bencher.iter(|| encoder.encode(&texts, &mut |_| {}).expect("embeddings"));
         });

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Our kernels beside other programs', in turn, on one shop: writes a table of ratios.
 
-    compare.py MEASURE SHOP MODEL WORK [--kernels retrieve,encode,factorize] [--rounds 3] [--users 20000]
+    compare.py MEASURE SHOP MODEL WORK [--kernels aggregate,factorize,retrieve,encode] [--rounds 3] [--users 20000]
                [--texts 2000] [--rank 128] [--sweeps 8]
 
 MEASURE is the example of that name, SHOP a folder with `items.parquet` and `events/`, MODEL a text encoder's
@@ -77,7 +77,7 @@ def main():
     parser.add_argument("shop", type=pathlib.Path)
     parser.add_argument("model")
     parser.add_argument("work", type=pathlib.Path)
-    parser.add_argument("--kernels", default="factorize,retrieve,encode")
+    parser.add_argument("--kernels", default="aggregate,factorize,retrieve,encode")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--users", type=int, default=20_000)
     parser.add_argument("--texts", type=int, default=2_000)
@@ -88,6 +88,17 @@ def main():
     work.mkdir(parents=True, exist_ok=True)
     table = ["| kernel | size | program | seconds | by ours | |", "|---|---|---|---|---|---|"]
     kernels = given.kernels.split(",")
+
+    if "aggregate" in kernels:
+        ours = {"ours": [given.measure, "aggregate", given.shop, work / "behavior"]}
+        libs = {"DuckDB": "duckdb", "Polars": "polars"}
+        peers = {name: [*peer, "aggregate", lib, given.shop, work / f"{lib}.parquet"] for name, lib in libs.items()}
+        seconds, answers = rounds(ours, peers, given.rounds)
+        whole = answers["ours"]
+        notes = {name: f"{answers[name]['pairs']:,} pairs" for name in libs}
+        notes["ours"] = f"{whole['stage_seconds']:.2f} s with searches, baskets, transitions"
+        rows = sum(piece.count_rows() for piece in ds.dataset(given.shop / "events").get_fragments())
+        table += lines("aggregate", f"{rows:,} events", seconds, "ours", notes)
 
     if "factorize" in kernels or "retrieve" in kernels:
         files = pairs(given.shop, work)

@@ -2,15 +2,20 @@
 //! with other programs. Matrices are raw little-endian numbers, row after row.
 //!
 //! ```text
+//! measure aggregate SHOP FOLDER
 //! measure retrieve QUERIES.f32 ITEMS.f32 COLUMNS K LISTS.u32
-//! measure encode TEXTS.txt MODEL PRECISION EMBEDDINGS.f32
+//! measure encode TEXTS.txt MODEL PRECISION|static EMBEDDINGS.f32
 //! measure factorize ROWS.u32 COLS.u32 WEIGHTS.f32 RANK SWEEPS UNOBSERVED REGULARIZATION USERS.f32 ITEMS.f32
 //! ```
 //!
 //! Prints one JSON line. Threads are `RAYON_NUM_THREADS`.
 
+use std::path::Path;
 use std::time::Instant;
 
+use lamplighter::behavior::{self, Sources};
+use lamplighter::lake::input::{self, Contract, Field, Input, Kind};
+use lamplighter::lake::{self, Lake};
 use lamplighter::matrix::{Csr, Dense};
 use lamplighter::{encoder, factor, retrieval};
 
@@ -21,20 +26,19 @@ fn main() -> Result<(), Failed> {
     let given: Vec<String> = std::env::args().skip(1).collect();
     let given: Vec<&str> = given.iter().map(String::as_str).collect();
     let line = match given[..] {
+        ["aggregate", shop, folder] => aggregate(Path::new(shop), Path::new(folder))?,
         ["retrieve", queries, items, columns, k, lists] => {
             let columns = columns.parse()?;
             let (queries, items) = (dense(queries, columns)?, dense(items, columns)?);
             let request = retrieval::Request {
                 queries: &queries,
-                items: &items,
-                eligible: None,
                 seen: None,
                 sparse: None,
                 exclude_self: false,
                 top_k: k.parse()?,
             };
             let started = Instant::now();
-            let found = retrieval::retrieve(&request, &mut |_| {})?;
+            let found = retrieval::index(&items, None)?.retrieve(&request, &mut |_| {})?;
             let seconds = started.elapsed().as_secs_f64();
             let rows = (0..found.n_lists()).flat_map(|at| found.list(at).0);
             std::fs::write(lists, rows.flat_map(|item| item.to_le_bytes()).collect::<Vec<u8>>())?;
@@ -43,12 +47,13 @@ fn main() -> Result<(), Failed> {
         ["encode", texts, model, precision, embeddings] => {
             let texts = std::fs::read_to_string(texts)?;
             let texts: Vec<&str> = texts.lines().collect();
-            let precision = encoder::Precision::parse(precision)?;
-            let encoder = encoder::load(&encoder::Config {
-                model: model.to_owned(),
-                precision,
-                ..encoder::Config::default()
-            })?;
+            let (kind, precision) = match precision {
+                "static" => (encoder::Kind::Static, encoder::Precision::F32),
+                _ => (encoder::Kind::Transformer, encoder::Precision::parse(precision)?),
+            };
+            let config = encoder::Config { model: model.to_owned(), kind, precision, ..Default::default() };
+            let encoder =
+                encoder::load(&config, encoder::Corpus { texts: &texts, ..Default::default() }, &mut |_| {})?;
             let started = Instant::now();
             let found = encoder.encode(&texts, &mut |_| {})?;
             let seconds = started.elapsed().as_secs_f64();
@@ -74,11 +79,50 @@ fn main() -> Result<(), Failed> {
             write(items, found.items.values())?;
             format!("{{\"seconds\": {seconds:.4}, \"objective\": {:.9e}}}", found.objective.total())
         }
-        _ => return Err("expected retrieve, encode or factorize and their arguments".into()),
+        _ => return Err("expected aggregate, retrieve, encode or factorize and their arguments".into()),
     };
     println!("{line}");
     Ok(())
 }
+
+/// The behaviour stage on a shop: seconds until the weighted pairs of dense indices lie in a file, and until all of
+/// it does (searches, baskets, transitions, popularity).
+fn aggregate(shop: &Path, folder: &Path) -> Result<String, Failed> {
+    let open = |name: &str, contract: &Contract| -> Result<Input, input::Error> {
+        let config = input::Config::of(&shop.join(name).to_string_lossy());
+        input::discover(&config, contract, &lake::Access::default())
+    };
+    let ids = Contract { fields: vec![Field::required("item_id", Kind::Id)], open: false };
+    let (events, items) = (open("events", &behavior::event_contract())?, open("items.parquet", &ids)?);
+    let sources =
+        Sources { events: &events, items: Some(&items), users: None, consent: None, given: Vec::new() };
+    std::fs::create_dir_all(folder.join("full"))?;
+    let started = Instant::now();
+    let mut seconds = 0.0;
+    let lake = Lake::open(&lake::Config {
+        threads: rayon::current_num_threads(),
+        memory_bytes: 2 << 30,
+        spill_dir: Some(folder.join("spill")),
+    })?;
+    let facts = behavior::aggregate(
+        &lake,
+        &sources,
+        &behavior::Config::default(),
+        AFTER_ALL,
+        &[],
+        folder,
+        &mut |step| {
+            if step.statement == "interactions" {
+                seconds = started.elapsed().as_secs_f64();
+            }
+        },
+    )?;
+    let all = started.elapsed().as_secs_f64();
+    Ok(format!("{{\"seconds\": {seconds:.4}, \"stage_seconds\": {all:.4}, \"kept\": {}}}", facts.kept))
+}
+
+/// The year 2100, in microseconds.
+const AFTER_ALL: i64 = 4_102_444_800_000_000;
 
 fn dense(path: &str, columns: usize) -> Result<Dense, Failed> {
     let values = numbers(path, f32::from_le_bytes)?;

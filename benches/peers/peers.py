@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
-"""One kernel by another program, timed without reading and writing. Prints one JSON line.
+"""One kernel by another program, timed without reading and writing but for `aggregate`, which is a file to a file.
+Prints one JSON line.
 
+    peers.py aggregate duckdb|polars SHOP PAIRS.parquet
     peers.py retrieve faiss|implicit QUERIES.f32 ITEMS.f32 COLUMNS K LISTS.u32
     peers.py encode onnx|torch|torch-bf16 TEXTS.txt MODEL EMBEDDINGS.f32
     peers.py factorize implicit-cg|irspack-cg|irspack-ialspp ROWS.u32 COLS.u32 WEIGHTS.f32 RANK SWEEPS UNOBSERVED REGULARIZATION
@@ -16,8 +18,62 @@ THREADS = int(os.environ.get("THREADS", "2"))
 os.environ["OMP_NUM_THREADS"] = str(THREADS)
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "true"
+os.environ["POLARS_MAX_THREADS"] = str(THREADS)
 
 import numpy as np
+
+# As the job's defaults have it: an event's weight by its type, halved every thirty days.
+WEIGHTS = {"view": 1.0, "click": 2.0, "cart": 4.0, "purchase": 8.0}
+HALF_LIFE_DAYS = 30.0
+
+
+def aggregate(lib, shop, pairs):
+    """Events to weighted pairs of users and items with dense indices by ascending id, and the ids."""
+    events = f"{shop}/events/**/*.parquet"
+    seconds = time.perf_counter()
+    if lib == "duckdb":
+        import duckdb
+
+        weights = " ".join(f"when '{name}' then {weight}" for name, weight in WEIGHTS.items())
+        connection = duckdb.connect()
+        connection.execute(f"set threads = {THREADS}; set timezone = 'UTC'; set preserve_insertion_order = false")
+        connection.execute(f"""
+            copy (
+                with kept as (
+                    select user_id, item_id, case event_type {weights} end as type_weight, event_time
+                    from read_parquet('{events}')
+                    where user_id is not null and item_id is not null and event_type in {tuple(WEIGHTS)}
+                ),
+                weighed as (
+                    select user_id, item_id, sum(type_weight * pow(2,
+                        -epoch((select max(event_time) from kept) - event_time) / 86400 / {HALF_LIFE_DAYS}
+                    )) as weight
+                    from kept group by user_id, item_id
+                )
+                select
+                    user_id, item_id, (dense_rank() over (order by user_id) - 1)::uinteger as user_idx,
+                    (dense_rank() over (order by item_id) - 1)::uinteger as item_idx, weight::float as weight
+                from weighed order by user_idx, item_idx
+            ) to '{pairs}' (format parquet, compression zstd)
+        """)
+    else:
+        import polars as pl
+
+        kept = pl.scan_parquet(events, hive_partitioning=False).filter(
+            pl.col("user_id").is_not_null() & pl.col("item_id").is_not_null() & pl.col("event_type").is_in(list(WEIGHTS))
+        )
+        days = (pl.col("event_time").max() - pl.col("event_time")).dt.total_microseconds() / 86_400e6
+        weight = pl.col("event_type").replace_strict(WEIGHTS, return_dtype=pl.Float64) * 2.0 ** (-days / HALF_LIFE_DAYS)
+        dense = lambda name: (pl.col(name).rank("dense") - 1).cast(pl.UInt32)
+        (
+            kept.with_columns(weight=weight).group_by("user_id", "item_id").agg(pl.col("weight").sum())
+            .with_columns(user_idx=dense("user_id"), item_idx=dense("item_id"), weight=pl.col("weight").cast(pl.Float32))
+            .sort("user_idx", "item_idx").collect(engine="streaming").write_parquet(pairs, compression="zstd")
+        )
+    seconds = time.perf_counter() - seconds
+    import pyarrow.parquet as pq
+
+    return {"seconds": seconds, "pairs": pq.read_metadata(pairs).num_rows}
 
 
 def retrieve(lib, queries, items, columns, k, lists):
@@ -68,6 +124,13 @@ def export(model, path):
 def encode(lib, texts, model, embeddings):
     with open(texts, encoding="utf-8") as lines:
         texts = lines.read().splitlines()
+    found, seconds = embed(lib, texts, model, os.path.dirname(embeddings))
+    found.tofile(embeddings)
+    return {"seconds": seconds}
+
+
+def embed(lib, texts, model, work):
+    """Unit embeddings, and the seconds they took once the model was loaded; `work` keeps the model as ONNX."""
     if lib.startswith("torch"):
         import torch
         from sentence_transformers import SentenceTransformer
@@ -79,13 +142,11 @@ def encode(lib, texts, model, embeddings):
         encoder.encode(texts[:64])
         start = time.perf_counter()
         found = encoder.encode(texts, batch_size=64, normalize_embeddings=True, show_progress_bar=False)
-        seconds = time.perf_counter() - start
-        np.asarray(found, np.float32).tofile(embeddings)
-        return {"seconds": seconds}
+        return np.asarray(found, np.float32), time.perf_counter() - start
     import onnxruntime
     from tokenizers import Tokenizer
 
-    path = os.path.join(os.path.dirname(embeddings), "model.onnx")
+    path = os.path.join(work, "model.onnx")
     if not os.path.exists(path):
         export(model, path)
     options = onnxruntime.SessionOptions()
@@ -112,30 +173,27 @@ def encode(lib, texts, model, embeddings):
         )[0]
         mean = (states * mask[..., None]).sum(1)
         found[rows] = mean / np.linalg.norm(mean, axis=1, keepdims=True)
-    seconds = time.perf_counter() - start
-    found.tofile(embeddings)
-    return {"seconds": seconds}
+    return found, time.perf_counter() - start
 
 
-def factorize(lib, rows, cols, weights, rank, sweeps, unobserved, regularization):
-    import scipy.sparse as sparse
-
-    rows, cols = np.fromfile(rows, np.uint32), np.fromfile(cols, np.uint32)
-    matrix = sparse.csr_matrix((np.fromfile(weights, np.float32), (rows, cols)))
-    rank, sweeps, unobserved, regularization = int(rank), int(sweeps), float(unobserved), float(regularization)
+def fit(lib, matrix, rank, sweeps, unobserved, regularization):
+    """Users' and items' factors, and the seconds they took."""
     if lib == "implicit-cg":
+        import threadpoolctl
         from implicit.cpu.als import AlternatingLeastSquares
 
         # Confidence c on observed (1 - s)^2 and 1 on every other s^2: the same, over `unobserved`.
-        model = AlternatingLeastSquares(
-            factors=rank, regularization=regularization / unobserved, iterations=sweeps, alpha=1.0, use_cg=True,
-            num_threads=THREADS, random_state=1, calculate_training_loss=False, dtype=np.float32,
-        )
         scaled = matrix.copy()
         scaled.data = scaled.data / unobserved + 1.0
-        start = time.perf_counter()
-        model.fit(scaled, show_progress=False)
-        seconds = time.perf_counter() - start
+        # As the library asks for: threads of its own, none of the linear algebra's.
+        with threadpoolctl.threadpool_limits(1, "blas"):
+            model = AlternatingLeastSquares(
+                factors=rank, regularization=regularization / unobserved, iterations=sweeps, alpha=1.0, use_cg=True,
+                num_threads=THREADS, random_state=1, calculate_training_loss=False, dtype=np.float32,
+            )
+            start = time.perf_counter()
+            model.fit(scaled, show_progress=False)
+            seconds = time.perf_counter() - start
         users, items = model.user_factors, model.item_factors
     else:
         from irspack.recommenders import IALSRecommender
@@ -149,6 +207,16 @@ def factorize(lib, rows, cols, weights, rank, sweeps, unobserved, regularization
         model.learn()
         seconds = time.perf_counter() - start
         users, items = model.get_user_embedding(), model.get_item_embedding()
+    return users, items, seconds
+
+
+def factorize(lib, rows, cols, weights, rank, sweeps, unobserved, regularization):
+    import scipy.sparse as sparse
+
+    rows, cols = np.fromfile(rows, np.uint32), np.fromfile(cols, np.uint32)
+    matrix = sparse.csr_matrix((np.fromfile(weights, np.float32), (rows, cols)))
+    unobserved, regularization = float(unobserved), float(regularization)
+    users, items, seconds = fit(lib, matrix, int(rank), int(sweeps), unobserved, regularization)
     users, items = users.astype(np.float64), items.astype(np.float64)
     pairs = matrix.tocoo()
     observed = 0.0
@@ -162,7 +230,7 @@ def factorize(lib, rows, cols, weights, rank, sweeps, unobserved, regularization
 
 
 if __name__ == "__main__":
-    kernel = {"retrieve": retrieve, "encode": encode, "factorize": factorize}[sys.argv[1]]
+    kernel = {"aggregate": aggregate, "retrieve": retrieve, "encode": encode, "factorize": factorize}[sys.argv[1]]
     answer = kernel(*sys.argv[2:])
     # Some libraries draw progress on stdout and leave it there.
     print("\n" + json.dumps(answer))

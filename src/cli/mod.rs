@@ -335,6 +335,9 @@ struct EncodeArgs {
     /// Model folder (config.json, tokenizer.json, model.safetensors) or hub name.
     #[arg(long)]
     model: String,
+    /// transformer, or static: means of token vectors distilled from it, a hundred times as fast.
+    #[arg(long, default_value = "transformer")]
+    kind: String,
     /// cpu, cuda or metal.
     #[arg(long, default_value = "cpu")]
     device: String,
@@ -549,6 +552,7 @@ fn dispatch(command: Command, progress: &mut Progress) -> Result<String, Error> 
                 id: args.id,
                 text: args.text,
                 model: args.model,
+                kind: args.kind,
                 device: args.device,
                 precision: args.precision,
                 max_tokens: args.max_tokens,

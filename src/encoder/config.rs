@@ -1,5 +1,7 @@
 //! The job's `[encoder]` table.
 
+use std::num::NonZeroUsize;
+
 use serde::{Deserialize, Serialize};
 
 use super::layers::Engine;
@@ -12,6 +14,10 @@ use crate::matrix::kernels;
 pub struct Config {
     /// A folder with config.json, tokenizer.json and model.safetensors, its URL in a store, or a hub name `org/name`.
     pub model: String,
+    /// `transformer`, or `static`: means of token vectors that are distilled from it, a hundred times as fast.
+    pub kind: Kind,
+    /// Numbers in a static embedding; at most the transformer's.
+    pub static_dim: NonZeroUsize,
     /// Where it runs: `cpu`, `cuda` or `metal`.
     pub device: Device,
     /// What products are computed from: `f32`, or `bf16` (summed in f32), which is about twice as fast where
@@ -31,6 +37,17 @@ pub struct Config {
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq)]
 #[serde(try_from = "usize")]
 pub struct Limit(usize);
+
+/// What makes embeddings of a model.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// The model reads each text.
+    #[default]
+    Transformer,
+    /// The model reads each token once; a text is its tokens' weighted mean.
+    Static,
+}
 
 /// Where a model runs.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
@@ -60,6 +77,8 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             model: "sentence-transformers/all-MiniLM-L6-v2".to_owned(),
+            kind: Kind::Transformer,
+            static_dim: const { NonZeroUsize::new(256).expect("not zero") },
             device: Device::Cpu,
             precision: Precision::F32,
             max_tokens: Limit(128),
@@ -96,11 +115,11 @@ impl Config {
     /// # Errors
     /// What is missing or does not fit.
     pub fn check(&self) -> Result<(), Error> {
-        super::load(self).map(|_| ())
+        super::load_model(self).map(|_| ())
     }
 
-    /// A hash of everything that decides a text's embedding but the text: the model's files, `max_tokens`
-    /// and `precision`.
+    /// A hash of everything that decides a text's embedding but texts: the model's files, `max_tokens`,
+    /// `precision` and `kind`.
     ///
     /// # Errors
     /// If a file cannot be read.
@@ -116,7 +135,24 @@ impl Config {
         if self.precision == Precision::Bf16 {
             hasher.update(b"bf16");
         }
+        if self.kind == Kind::Static {
+            hasher.update(b"static").update(&self.static_dim.get().to_le_bytes());
+        }
         Ok(hasher.finalize().to_hex()[..32].to_owned())
+    }
+}
+
+impl Kind {
+    /// The kind of that name.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn parse(name: &str) -> Result<Self, Error> {
+        match name {
+            "transformer" => Ok(Self::Transformer),
+            "static" => Ok(Self::Static),
+            _ => Err(Error::UnknownKind { found: name.to_owned() }),
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Texts → unit-norm embeddings, by a BERT-family model on candle.
+//! Texts → unit-norm embeddings, by a BERT-family model on candle, or by static vectors distilled from one.
 //!
 //! In: texts. Out: `n_texts × dim`, one row a text in input order, each of Euclidean norm 1. The
 //! model is a folder (or hub name) with `config.json`, `tokenizer.json` and `model.safetensors`:
@@ -15,9 +15,13 @@
 //! and a head's attention each in one pass. [`Precision::Bf16`] halves the products' time where the machine can;
 //! cosines to f32's embeddings stay above 0.9995.
 //!
-//! Cost: `2 · parameters` FLOPs a token plus attention, `O(tokens²)` a text. Memory: the weights, packed, and
-//! a few activations of a batch's tokens `× intermediate size` a thread. The room reads the model's files
-//! and nothing else; it never caches (the pipeline does) and never pads.
+//! A static encoder ([`Kind::Static`]) has the model read its vocabulary once and no text (`distilled`). A text's
+//! embedding then depends on the catalogue as well, and is zero where no token of it says anything.
+//!
+//! Cost: `2 · parameters` FLOPs a token plus attention, `O(tokens²)` a text; of a static encoder some
+//! microseconds a token, most of them the tokenizer's. Memory: the weights, packed, and a few activations of a
+//! batch's tokens `× intermediate size` a thread; of a static encoder `vocabulary × dim` numbers. The room reads
+//! the model's files and nothing else; it never caches (the pipeline does) and never pads.
 
 use std::path::PathBuf;
 
@@ -26,12 +30,13 @@ use rayon::prelude::*;
 use crate::matrix::{Dense, DenseError};
 
 mod config;
+mod distilled;
 mod folder;
 mod layers;
 mod model;
 mod tokens;
 
-pub use config::{Config, Device, Limit, Precision};
+pub use config::{Config, Device, Kind, Limit, Precision};
 pub use folder::{NEEDED, POOLING};
 
 /// Some more texts are embedded.
@@ -51,6 +56,12 @@ pub enum Error {
     /// The device is not one this program knows.
     #[error("device `{found}`: expected cpu, cuda or metal")]
     UnknownDevice {
+        /// As given.
+        found: String,
+    },
+    /// The kind is not one this program knows.
+    #[error("kind `{found}`: expected transformer or static")]
+    UnknownKind {
         /// As given.
         found: String,
     },
@@ -141,38 +152,90 @@ pub enum Error {
     NotFinite(#[source] DenseError),
 }
 
-/// A loaded model.
+/// What turns texts into embeddings.
 pub struct Encoder {
     tokenizer: tokens::Tokens,
-    model: model::Model,
+    model: Model,
     batch_tokens: usize,
+}
+
+enum Model {
+    Transformer(Box<model::Model>),
+    Static(distilled::Distilled),
+}
+
+/// What a static encoder is made from beside its model. A transformer looks at none of it.
+#[derive(Default)]
+pub struct Corpus<'a> {
+    /// The texts of the catalogue: a token counts for the less the more of them have it.
+    pub texts: &'a [&'a str],
+    /// What [`Encoder::token_vectors`] was of the same model and keys, so that nothing need be distilled.
+    pub token_vectors: Option<Dense>,
 }
 
 /// Tokens that one thread takes at a time: enough that reading a layer's weights is little beside using them,
 /// few enough that what goes from layer to layer stays in the caches.
 const THREAD_TOKENS: usize = 512;
 
-/// Loads a model's tokenizer and weights.
+/// Loads a model's tokenizer and weights; of a static encoder distils its token vectors, of which `on_batch`
+/// hears.
 ///
 /// # Errors
-/// If a file is missing or does not fit, or the device cannot be used.
-pub fn load(config: &Config) -> Result<Encoder, Error> {
+/// If a file is missing or does not fit, the device cannot be used, or the model fails.
+pub fn load(config: &Config, corpus: Corpus<'_>, on_batch: &mut dyn FnMut(Batch)) -> Result<Encoder, Error> {
+    let batch_tokens = config.batch_tokens.get();
+    if config.kind == Kind::Transformer {
+        let (tokenizer, model) = load_model(config)?;
+        return Ok(Encoder { tokenizer, model: Model::Transformer(Box::new(model)), batch_tokens });
+    }
+    let tokenizer = tokens::Tokens::load(&folder::open(&config.model)?, config.max_tokens.get())?;
+    let vectors = match corpus.token_vectors {
+        Some(vectors) => vectors,
+        None => {
+            let (_, model) = load_model(config)?;
+            distilled::distil(&model, &tokenizer, config.static_dim.get(), batch_tokens, on_batch)?
+        }
+    };
+    let catalogue = tokenizer.tokenize(corpus.texts)?;
+    let model = Model::Static(distilled::Distilled::new(vectors, &catalogue));
+    Ok(Encoder { tokenizer, model, batch_tokens })
+}
+
+fn load_model(config: &Config) -> Result<(tokens::Tokens, model::Model), Error> {
     load_on(config, config.precision.engine(config.device)?)
 }
 
-fn load_on(config: &Config, engine: layers::Engine) -> Result<Encoder, Error> {
+fn load_on(config: &Config, engine: layers::Engine) -> Result<(tokens::Tokens, model::Model), Error> {
     let device = config.device.open()?;
     let folder = folder::open(&config.model)?;
     let model = model::Model::load(&folder, &device, engine)?;
     let max_tokens = config.max_tokens.get().min(model.max_tokens());
-    let tokenizer = tokens::Tokens::load(&folder, max_tokens)?;
-    Ok(Encoder { tokenizer, model, batch_tokens: config.batch_tokens.get() })
+    Ok((tokens::Tokens::load(&folder, max_tokens)?, model))
 }
 
 impl Encoder {
     /// Length of an embedding.
     pub fn dim(&self) -> usize {
-        self.model.dim()
+        match &self.model {
+            Model::Transformer(model) => model.dim(),
+            Model::Static(distilled) => distilled.vectors.n_cols(),
+        }
+    }
+
+    /// Operations of the layers' products a token; a static encoder has none.
+    pub fn flops_a_token(&self) -> Option<f64> {
+        match &self.model {
+            Model::Transformer(model) => Some(model.flops_a_token()),
+            Model::Static(_) => None,
+        }
+    }
+
+    /// What a static encoder has of its vocabulary, a row a token: worth keeping for the next [`load`].
+    pub fn token_vectors(&self) -> Option<&Dense> {
+        match &self.model {
+            Model::Transformer(_) => None,
+            Model::Static(distilled) => Some(&distilled.vectors),
+        }
     }
 
     /// Embeds texts; `on_batch` hears of progress on the calling thread.
@@ -182,36 +245,56 @@ impl Encoder {
     pub fn encode(&self, texts: &[&str], on_batch: &mut dyn FnMut(Batch)) -> Result<Dense, Error> {
         let (distinct, place) = tokens::distinct(texts);
         let tokens = self.tokenizer.tokenize(&distinct)?;
-        let mixed = self.model.mixes_lengths();
-        let batch_tokens = if mixed { self.batch_tokens.min(THREAD_TOKENS) } else { self.batch_tokens };
-        let batches = tokens::batches(&tokens, batch_tokens, mixed);
-        let dim = self.dim();
-        let mut vectors = vec![0f32; distinct.len() * dim];
-        let (mut texts_done, mut tokens_done) = (0, 0);
-        // A group is what all threads work on between two reports.
-        for group in batches.chunks(rayon::current_num_threads() * 4) {
-            let rows: Vec<Vec<f32>> = group
-                .par_iter()
-                .map(|batch| {
-                    let ids: Vec<&[u32]> = batch.iter().map(|at| tokens[*at].as_slice()).collect();
-                    self.model.embed(&ids).map_err(Error::Forward)
-                })
-                .collect::<Result<_, _>>()?;
-            for (batch, rows) in group.iter().zip(rows) {
-                for (at, row) in batch.iter().zip(rows.chunks_exact(dim)) {
-                    vectors[at * dim..(at + 1) * dim].copy_from_slice(row);
-                    tokens_done += tokens[*at].len();
-                }
-                texts_done += batch.len();
+        let vectors = match &self.model {
+            Model::Transformer(model) => embed(model, &tokens, self.batch_tokens, on_batch)?,
+            Model::Static(distilled) => {
+                let (texts_done, tokens_done) = (tokens.len(), tokens.iter().map(Vec::len).sum());
+                let vectors = distilled.embed(&tokens);
+                on_batch(Batch { texts_done, texts_total: texts_done, tokens_done });
+                vectors
             }
-            on_batch(Batch { texts_done, texts_total: distinct.len(), tokens_done });
-        }
+        };
+        let dim = self.dim();
         let mut embeddings = Vec::with_capacity(texts.len() * dim);
         for at in place {
             embeddings.extend_from_slice(&vectors[at * dim..(at + 1) * dim]);
         }
         Dense::from_vec(texts.len(), dim, embeddings).map_err(Error::NotFinite)
     }
+}
+
+/// The model's embeddings of texts that are tokens already, row after row.
+fn embed(
+    model: &model::Model,
+    tokens: &[Vec<u32>],
+    batch_tokens: usize,
+    on_batch: &mut dyn FnMut(Batch),
+) -> Result<Vec<f32>, Error> {
+    let mixed = model.mixes_lengths();
+    let batch_tokens = if mixed { batch_tokens.min(THREAD_TOKENS) } else { batch_tokens };
+    let batches = tokens::batches(tokens, batch_tokens, mixed);
+    let dim = model.dim();
+    let mut vectors = vec![0f32; tokens.len() * dim];
+    let (mut texts_done, mut tokens_done) = (0, 0);
+    // A group is what all threads work on between two reports.
+    for group in batches.chunks(rayon::current_num_threads() * 4) {
+        let rows: Vec<Vec<f32>> = group
+            .par_iter()
+            .map(|batch| {
+                let ids: Vec<&[u32]> = batch.iter().map(|at| tokens[*at].as_slice()).collect();
+                model.embed(&ids).map_err(Error::Forward)
+            })
+            .collect::<Result<_, _>>()?;
+        for (batch, rows) in group.iter().zip(rows) {
+            for (at, row) in batch.iter().zip(rows.chunks_exact(dim)) {
+                vectors[at * dim..(at + 1) * dim].copy_from_slice(row);
+                tokens_done += tokens[*at].len();
+            }
+            texts_done += batch.len();
+        }
+        on_batch(Batch { texts_done, texts_total: tokens.len(), tokens_done });
+    }
+    Ok(vectors)
 }
 
 #[cfg(test)]

@@ -110,6 +110,17 @@ impl Model {
         self.shape.hidden_size
     }
 
+    /// Operations of the layers' products a token; what attention adds grows with a text and is left out.
+    pub(super) fn flops_a_token(&self) -> f64 {
+        let Shape { hidden_size: hidden, intermediate_size: inner, num_hidden_layers, .. } = &self.shape;
+        2.0 * (num_hidden_layers * (4 * hidden * hidden + 2 * hidden * inner)) as f64
+    }
+
+    /// Entries of the vocabulary.
+    pub(super) fn n_words(&self) -> usize {
+        self.shape.vocab_size
+    }
+
     /// The longest text the position table allows.
     pub(super) fn max_tokens(&self) -> usize {
         self.shape.max_position_embeddings - self.shape.first_position()

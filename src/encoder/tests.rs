@@ -99,7 +99,7 @@ fn config(folder: &Path) -> Config {
 }
 
 fn encode(config: &Config, texts: &[&str]) -> Dense {
-    load(config).unwrap().encode(texts, &mut |_| {}).unwrap()
+    load(config, Corpus::default(), &mut |_| {}).unwrap().encode(texts, &mut |_| {}).unwrap()
 }
 
 /// BERT written out plainly, one text, in f64.
@@ -212,7 +212,11 @@ fn every_engine_gives_the_same_embeddings() {
     write_model(folder.path());
     let config = config(folder.path());
     let texts = ["red kettle", "Running shoes!", "", "wool scarf blue tea cup kettle red", "tea", "blue"];
-    let with = |engine| load_on(&config, engine).unwrap().encode(&texts, &mut |_| {}).unwrap();
+    let with = |engine| {
+        let (tokenizer, model) = load_on(&config, engine).unwrap();
+        let encoder = Encoder { tokenizer, model: Model::Transformer(Box::new(model)), batch_tokens: 64 };
+        encoder.encode(&texts, &mut |_| {}).unwrap()
+    };
     let plain = with(layers::Engine::Plain);
     let packed = with(layers::Engine::Packed(kernels::Precision::F32));
     let rounded = with(layers::Engine::Packed(kernels::Precision::Bf16));
@@ -295,7 +299,10 @@ fn batches_hold_texts_of_one_length_and_no_more_tokens_than_allowed() {
 
 #[track_caller]
 fn refused(folder: &Path, expected: &str) {
-    let message = load(&config(folder)).err().map(|error| error.to_string()).unwrap_or_default();
+    let message = load(&config(folder), Corpus::default(), &mut |_| {})
+        .err()
+        .map(|error| error.to_string())
+        .unwrap_or_default();
     assert!(message.contains(expected), "expected `{expected}` in: {message}");
 }
 
@@ -323,4 +330,69 @@ fn a_device_the_binary_lacks_names_the_feature_to_build_with() {
     let message = config.check().unwrap_err().to_string();
     assert!(message.contains("--features metal"), "{message}");
     assert!(Device::parse("tpu").is_err());
+}
+
+fn statically(folder: &Path) -> Config {
+    Config { kind: Kind::Static, static_dim: 4.try_into().unwrap(), ..config(folder) }
+}
+
+#[test]
+fn vectors_of_tokens_are_white_and_special_tokens_have_none() {
+    let folder = tempfile::tempdir().unwrap();
+    write_model(folder.path());
+    let mut n_told = 0;
+    let encoder = load(&statically(folder.path()), Corpus::default(), &mut |batch| n_told = batch.texts_done);
+    let encoder = encoder.unwrap();
+    let vectors = encoder.token_vectors().unwrap();
+    assert_eq!((vectors.n_rows(), vectors.n_cols(), encoder.dim(), n_told), (WORDS.len(), 4, 4, 10));
+    assert!((0..4).all(|special| vectors.row(special) == [0.0; 4]));
+    for a in 0..4 {
+        let words = || 4..WORDS.len();
+        let mean: f32 = words().map(|word| vectors.row(word)[a]).sum::<f32>() / 10.0;
+        assert!(mean.abs() < 1e-4, "{mean}");
+        for b in 0..4 {
+            let covariance: f32 = words().map(|word| vectors.row(word)[a] * vectors.row(word)[b]).sum();
+            assert!((covariance / 10.0 - f32::from(u8::from(a == b))).abs() < 1e-3, "{a} {b} {covariance}");
+        }
+    }
+}
+
+#[test]
+fn a_static_embedding_is_the_mean_of_its_tokens_by_how_rare_they_are() {
+    let folder = tempfile::tempdir().unwrap();
+    write_model(folder.path());
+    let texts = ["red kettle", "red scarf [SEP]", "red shoes", "tea cup"];
+    let corpus = Corpus { texts: &texts, token_vectors: None };
+    let encoder = load(&statically(folder.path()), corpus, &mut |_| {}).unwrap();
+    let vectors = encoder.token_vectors().unwrap();
+    // Nine tokens that say something: shoes are two.
+    let weight = |count: f64| 1e-3 / (1e-3 + count / 9.0);
+    let tokens = [(4, weight(3.0)), (6, weight(1.0)), (13, weight(1.0)), (4, weight(3.0)), (8, 1.0)];
+    let mut sum = [0f64; 4];
+    for (token, weight) in tokens {
+        sum.iter_mut().zip(vectors.row(token)).for_each(|(sum, value)| *sum += weight * f64::from(*value));
+    }
+    let norm = sum.iter().map(|value| value * value).sum::<f64>().sqrt();
+    let found = encoder.encode(&["red kettle cup red wool", "\u{1F600}", "", "tea"], &mut |_| {}).unwrap();
+    close(found.row(0), &sum.map(|value| value / norm));
+    // An unknown word says nothing, and a text beside others what it says alone.
+    assert_eq!((found.row(1), found.row(2)), (&[0.0; 4][..], &[0.0; 4][..]));
+    assert_eq!(encoder.encode(&["tea"], &mut |_| {}).unwrap().row(0), found.row(3));
+}
+
+#[test]
+fn kept_vectors_give_the_same_embeddings_and_nothing_is_distilled_again() {
+    let folder = tempfile::tempdir().unwrap();
+    write_model(folder.path());
+    let (config, texts) = (statically(folder.path()), ["red kettle", "wool scarf", "blue tea cup"]);
+    let first = load(&config, Corpus { texts: &texts, token_vectors: None }, &mut |_| {}).unwrap();
+    let kept = Corpus { texts: &texts, token_vectors: first.token_vectors().cloned() };
+    let again = load(&config, kept, &mut |_| panic!("nothing to distil")).unwrap();
+    let [first, again] = [first, again].map(|encoder| encoder.encode(&texts, &mut |_| {}).unwrap());
+    assert_eq!(first, again);
+    let transformer = Config { kind: Kind::Transformer, ..config.clone() };
+    let wider = Config { static_dim: 5.try_into().unwrap(), ..config.clone() };
+    let fingerprints = [&config, &transformer, &wider].map(|config| config.fingerprint().unwrap());
+    assert_eq!(fingerprints.iter().collect::<std::collections::BTreeSet<_>>().len(), 3);
+    assert!(Kind::parse("lookup").unwrap_err().to_string().contains("expected transformer or static"));
 }

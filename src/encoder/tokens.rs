@@ -13,6 +13,12 @@ pub(super) struct Tokens {
     max_tokens: usize,
 }
 
+/// A token, and a text of that one token.
+pub(super) struct Entry {
+    pub(super) id: u32,
+    pub(super) alone: Vec<u32>,
+}
+
 /// So many characters a token are tokenised at first, so that a title of a megabyte costs what its
 /// beginning does. A text that fills the limit with fewer tokens is given more.
 const CHARS_A_TOKEN: usize = 16;
@@ -33,6 +39,20 @@ impl Tokens {
         tokenizer.with_truncation(Some(truncation)).map_err(wrong)?;
         tokenizer.with_padding(None);
         Ok(Self { tokenizer, max_tokens })
+    }
+
+    /// The entries of the vocabulary, the first `n_words`, but for special tokens.
+    pub(super) fn entries(&self, n_words: usize) -> Result<Vec<Entry>, Error> {
+        let failed = |error: tokenizers::Error| Error::Tokenize { problem: error.to_string() };
+        // What surrounds a text, half before it and half after: [CLS] and [SEP], or <s> and </s>.
+        let around = self.tokenizer.encode_fast("", true).map_err(failed)?.get_ids().to_vec();
+        let (before, after) = around.split_at(around.len() / 2);
+        let special = self.tokenizer.get_added_tokens_decoder();
+        let is_word = |id: &u32| {
+            special.get(id).is_none_or(|token| !token.special) && self.tokenizer.id_to_token(*id).is_some()
+        };
+        let words = (0..n_words as u32).filter(is_word);
+        Ok(words.map(|id| Entry { id, alone: [before, &[id], after].concat() }).collect())
     }
 
     pub(super) fn tokenize(&self, texts: &[&str]) -> Result<Vec<Vec<u32>>, Error> {

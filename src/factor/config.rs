@@ -134,6 +134,14 @@ pub struct ConfigError {
 const WARM: usize = 4;
 
 impl Config {
+    /// Operations of a sweep over these interactions, at most: conjugate gradients of each entity's pairs, and
+    /// Gram matrices and turns of both sides. Entities that are solved early take fewer.
+    pub fn flops_a_sweep(&self, interactions: &Csr) -> f64 {
+        let (rank, n_pairs) = (self.rank as f64, interactions.n_entries() as f64);
+        let n_entities = (interactions.n_rows() + interactions.n_cols()) as f64;
+        8.0 * super::sweep::STEPS as f64 * n_pairs * rank + 6.0 * n_entities * rank * rank
+    }
+
     /// The same for a start from what much the same interactions gave.
     pub fn warmed(&self) -> Self {
         Self { iterations: self.iterations.div_ceil(WARM), ..self.clone() }

@@ -32,7 +32,6 @@
 //! It never orders, filters or names anything, and never reads more than the matrix it is given.
 
 mod config;
-mod eigen;
 mod fold;
 mod kernels;
 mod objective;

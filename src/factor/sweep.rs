@@ -7,15 +7,15 @@
 //! with packed rows `z_i = √w_i D^-½ y_i`, conjugate gradients (Hestenes and Stiefel, 1952) need
 //! nothing but passes over `Z`, and their work does not depend on the size of the other side.
 
-use super::eigen;
 use super::kernels::{self, Panels};
 use super::side::Side;
+use crate::matrix::eigen;
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 /// Conjugate-gradient steps an entity gets in a half-sweep. Where this was chosen, twenty steps end a
 /// run within two millionths of the same objective, and two steps up to a thousandth above it.
-const STEPS: usize = 3;
+pub(super) const STEPS: usize = 3;
 
 /// An entity is solved once a step can lower the objective by no more than this share of the entity's
 /// weights. In whitened coordinates no eigenvalue is below 1, so that share is at most `|residual|²`.

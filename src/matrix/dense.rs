@@ -1,7 +1,7 @@
 //! Row-major dense matrices.
 
 /// A row-major `n_rows × n_cols` matrix of f32.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Dense {
     n_rows: usize,
     n_cols: usize,

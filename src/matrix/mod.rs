@@ -7,6 +7,7 @@
 mod aligned;
 mod csr;
 mod dense;
+pub mod eigen;
 pub mod kernels;
 mod product;
 

@@ -1,4 +1,5 @@
 use super::*;
+use crate::random::split_mix;
 use proptest::prelude::*;
 
 fn cells() -> impl Strategy<Value = (usize, usize, Vec<(u32, u32, f32)>)> {
@@ -13,6 +14,40 @@ fn cells() -> impl Strategy<Value = (usize, usize, Vec<(u32, u32, f32)>)> {
 }
 
 proptest! {
+    #[test]
+    fn eigenvectors_are_orthonormal_and_rebuild_the_matrix(
+        n in 1usize..40,
+        seed in 0u64..1000,
+        kept in 0usize..40,
+        magnitude in -150i32..100,
+    ) {
+        // A sum of `kept` squares: rank-deficient whenever `kept` is below `n`.
+        let draw = |at: u64| split_mix(seed << 32 | at) as f64 / u64::MAX as f64 - 0.5;
+        let draws: Vec<f64> = (0..(kept * n) as u64).map(draw).collect();
+        let mut matrix = vec![0f64; n * n];
+        for row in draws.chunks_exact(n) {
+            for i in 0..n {
+                for j in 0..n {
+                    matrix[i * n + j] += row[i] * row[j];
+                }
+            }
+        }
+        let scaled = matrix.iter().map(|value| value * 10f64.powi(magnitude)).collect();
+        let mut axes = eigen::decompose(scaled, n).unwrap();
+        axes.values.iter_mut().for_each(|value| *value /= 10f64.powi(magnitude));
+        for i in 0..n {
+            for j in 0..n {
+                let (mut rebuilt, mut product) = (0.0, 0.0);
+                for k in 0..n {
+                    rebuilt += axes.values[k] * axes.vectors[k * n + i] * axes.vectors[k * n + j];
+                    product += axes.vectors[i * n + k] * axes.vectors[j * n + k];
+                }
+                prop_assert!((rebuilt - matrix[i * n + j]).abs() < 1e-12);
+                prop_assert!((product - f64::from(u8::from(i == j))).abs() < 1e-12);
+            }
+        }
+    }
+
     #[test]
     fn transposing_twice_gives_the_same_rows((n_rows, n_cols, cells) in cells()) {
         let rows: Vec<u32> = cells.iter().map(|cell| cell.0).collect();

@@ -1,5 +1,6 @@
 //! Everything that can be wrong before any work: inputs, columns, types, model, device.
 
+use crate::encoder::Kind;
 use crate::error::Error;
 use crate::job::Job;
 use crate::lake::input::{self, Input};
@@ -157,7 +158,10 @@ pub fn check(job: &Job) -> Result<String, Error> {
         );
     }
     match (&job.spec.encoder, &inputs.items) {
-        (Some(encoder), Some(_)) => text += &format!("  encoder  {}\n", encoder.model),
+        (Some(encoder), Some(_)) => {
+            let kind = if encoder.kind == Kind::Static { ", static" } else { "" };
+            text += &format!("  encoder  {}{kind}\n", encoder.model);
+        }
         (Some(_), None) => text += "  encoder  off: there is no [inputs.items] to take texts from\n",
         (None, _) => text += "  encoder  off: the job has no [encoder]\n",
     }

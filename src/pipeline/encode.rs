@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, FixedSizeBinaryArray};
+use arrow::array::{Array, ArrayRef, AsArray, FixedSizeBinaryArray, UInt32Array};
 use arrow::datatypes::DataType;
 use serde_json::json;
 
-use crate::encoder;
+use crate::encoder::{self, Kind};
 use crate::error::Error;
 use crate::lake::{self, table};
 use crate::matrix::Dense;
+use crate::publish::DoneStage;
 
 use super::lists::{self, IdColumn};
 use super::stages::{BLOCK_ROWS, Night, Report, dense, read_vectors, write_vectors};
@@ -45,7 +46,16 @@ impl Night<'_> {
             let ids = night.ids()?;
             let texts = prefixed(&catalog.texts, &config.item_prefix);
             let queries = prefixed(ids.queries.as_string::<i32>(), &config.query_prefix);
-            let known = night.known_embeddings(&model)?;
+            let earlier = night.output.newest("encode", &|facts| facts["model"] == *model)?;
+            let earlier = earlier.as_ref().map(DoneStage::folder);
+            // A static encoder's embeddings depend on tonight's catalogue, its tokens' vectors do not.
+            let (known, token_vectors) = match (earlier, config.kind) {
+                (None, _) => (Known::default(), None),
+                (Some(folder), Kind::Transformer) => (Known::read(folder)?, None),
+                (Some(folder), Kind::Static) => {
+                    (Known::default(), Some(read_vectors(&folder.join(TOKENS), "vector")?))
+                }
+            };
             let hash = |text: &str| -> TextHash {
                 let mut short = TextHash::default();
                 short.copy_from_slice(&blake3::hash(text.as_bytes()).as_bytes()[..16]);
@@ -54,20 +64,31 @@ impl Night<'_> {
             let mut missing: BTreeMap<TextHash, &str> = BTreeMap::new();
             for text in texts.iter().chain(&queries).flatten() {
                 let hash = hash(text);
-                if known.as_ref().is_none_or(|known| !known.rows.contains_key(&hash)) {
+                if !known.rows.contains_key(&hash) {
                     missing.insert(hash, text);
                 }
             }
             let new: Vec<&str> = missing.values().copied().collect();
+            let is_kept = token_vectors.is_some();
             let model_dim;
-            let fresh = if let (Some(known), true) = (&known, new.is_empty()) {
+            let mut flops = None;
+            let fresh = if !known.rows.is_empty() && new.is_empty() {
                 model_dim = known.vectors.n_cols();
                 Dense::zeros(0, model_dim)
             } else {
-                let encoder = encoder::load(&config).map_err(Error::Encode)?;
+                let catalogue: Vec<&str> = texts.iter().flatten().map(String::as_str).collect();
+                let corpus = encoder::Corpus { texts: &catalogue, token_vectors };
+                let encoder = encoder::load(&config, corpus, &mut |batch| {
+                    night.progress("encode", batch.texts_done, batch.texts_total, "tokens");
+                });
+                let encoder = encoder.map_err(Error::Encode)?;
+                if let Some(vectors) = encoder.token_vectors() {
+                    write_tokens(&folder.join(TOKENS), vectors)?;
+                }
                 model_dim = encoder.dim();
                 encoder
                     .encode(&new, &mut |batch| {
+                        flops = encoder.flops_a_token().map(|flops| flops * batch.tokens_done as f64);
                         night.progress("encode", batch.texts_done, batch.texts_total, "texts");
                     })
                     .map_err(Error::Encode)?
@@ -78,7 +99,7 @@ impl Night<'_> {
                 let hash = hash(text.as_deref()?);
                 match fresh_rows.get(&hash) {
                     Some(at) => Some(fresh.row(*at)),
-                    None => known.as_ref().map(|known| known.vectors.row(known.rows[&hash])),
+                    None => Some(known.vectors.row(known.rows[&hash])),
                 }
             };
             let gather = |texts: &[Option<String>]| {
@@ -102,9 +123,16 @@ impl Night<'_> {
                     used.insert(hash(given), vector);
                 }
             }
-            write_cache(&folder.join("texts.parquet"), &used, model_dim)?;
-            let note = format!("{} texts encoded, {} taken from earlier nights", new.len(), used.len() - new.len());
-            let facts = json!({ "dim": model_dim, "model": model, "encoded": new.len(), "cached": used.len() - new.len() });
+            let n_cached = used.len() - new.len();
+            let note = match (config.kind, is_kept) {
+                (Kind::Transformer, _) => {
+                    write_cache(&folder.join("texts.parquet"), &used, model_dim)?;
+                    format!("{} texts encoded, {n_cached} taken from earlier nights", new.len())
+                }
+                (Kind::Static, true) => format!("{} texts encoded, by an earlier night's vectors", new.len()),
+                (Kind::Static, false) => format!("{} texts encoded, vectors distilled", new.len()),
+            };
+            let facts = json!({ "dim": model_dim, "model": model, "encoded": new.len(), "cached": n_cached, "token_vectors_kept": is_kept, "flops": flops });
             Ok(Report { facts, note })
         })
     }
@@ -120,26 +148,33 @@ impl Night<'_> {
         let queries = read_vectors(&folder.join("queries.parquet"), "embedding")?;
         Ok(Some(Embeddings { items, queries }))
     }
-
-    /// What the newest earlier night encoded with the same model.
-    fn known_embeddings(&self, model: &str) -> Result<Option<Known>, Error> {
-        let Some(stage) = self.output.newest("encode", &|facts| facts["model"] == *model)? else {
-            return Ok(None);
-        };
-        let rows = lake::read(&stage.folder().join("texts.parquet"), &["text_hash", "vector"])?;
-        let hashes = rows.column(0).as_fixed_size_binary();
-        let rows_by_hash = (0..hashes.len()).filter_map(|at| {
-            let hash: TextHash = hashes.value(at).try_into().ok()?;
-            Some((hash, at))
-        });
-        let rows_by_hash = rows_by_hash.collect();
-        Ok(Some(Known { rows: rows_by_hash, vectors: dense(rows.column(1))? }))
-    }
 }
 
+/// What an earlier night encoded with the same model.
+#[derive(Default)]
 struct Known {
     rows: BTreeMap<TextHash, usize>,
     vectors: Dense,
+}
+
+impl Known {
+    fn read(folder: &Path) -> Result<Self, Error> {
+        let rows = lake::read(&folder.join("texts.parquet"), &["text_hash", "vector"])?;
+        let hashes = rows.column(0).as_fixed_size_binary();
+        let by_hash = (0..hashes.len()).filter_map(|at| {
+            let hash: TextHash = hashes.value(at).try_into().ok()?;
+            Some((hash, at))
+        });
+        Ok(Self { rows: by_hash.collect(), vectors: dense(rows.column(1))? })
+    }
+}
+
+/// The vectors of a static encoder's tokens, by token.
+const TOKENS: &str = "tokens.parquet";
+
+fn write_tokens(path: &Path, vectors: &Dense) -> Result<(), Error> {
+    let tokens: ArrayRef = Arc::new(UInt32Array::from_iter_values(0..vectors.n_rows() as u32));
+    write_vectors(path, ("token", &IdColumn::new(tokens, DataType::UInt32)), "vector", vectors, false)
 }
 
 fn prefixed(texts: &arrow::array::StringArray, prefix: &str) -> Vec<Option<String>> {

@@ -1,5 +1,6 @@
 //! `run --dry-run`: the plan, what would be reused, and what it would cost.
 
+use crate::encoder::Kind;
 use crate::error::Error;
 use crate::job::{Job, Spec};
 use crate::lake::input::Input;
@@ -12,6 +13,9 @@ use super::{Options, STAGES, check, run_date};
 /// Rates of the reference machine (2 cores, AVX-512), rounded to be safe; the plan says so.
 const EVENTS_PER_S: f64 = 80_000.0;
 const TEXTS_PER_S: f64 = 250.0;
+const STATIC_TEXTS_PER_S: f64 = 12_500.0;
+/// A vocabulary of 30,000 once.
+const DISTIL_S: f64 = 30.0;
 const FLOPS: f64 = 20e9;
 const FLOPS_F64: f64 = 10e9;
 const ADDITIONS: f64 = 100e6;
@@ -64,8 +68,9 @@ pub fn plan(job: &Job, options: &Options) -> Result<String, Error> {
     let (text_of_models, seconds_of_models, mib_of_models) = models(spec, &size(&inputs));
     text += &text_of_models;
     let sql_s = events as f64 / EVENTS_PER_S;
-    let encode_s = match items {
-        Some(items) if spec.encoder.is_some() => items as f64 / TEXTS_PER_S,
+    let encode_s = match (items, spec.encoder.as_ref().map(|encoder| encoder.kind)) {
+        (Some(items), Some(Kind::Transformer)) => items as f64 / TEXTS_PER_S,
+        (Some(items), Some(Kind::Static)) => DISTIL_S + items as f64 / STATIC_TEXTS_PER_S,
         _ => 0.0,
     };
     let memory = (f64::from(spec.sql_memory_mib.0) + BASE_MIB).max(mib_of_models + BASE_MIB);

@@ -15,7 +15,7 @@ use crate::matrix::Csr;
 use crate::ranking::{self, List, Ranked, Source};
 
 use super::history::{Ids, NO_SEGMENT};
-use super::rank::{self, Learned, users_at_a_time};
+use super::learned::{self, Learned, Lister, users_at_a_time};
 use super::shelf::Shelf;
 use super::stages::{BLOCK_ROWS, Night, Report};
 use super::{lists, popular};
@@ -182,9 +182,10 @@ impl Night<'_> {
         for (name, diversity) in ruled {
             shelf.set_diversity(diversity);
             let fusion = ranking::fuse(shelf.sources(learned, eligible), &fused)?;
+            let mut lister = Lister::new(&fusion, learned, eligible, hides_seen)?;
             let (mut lists, mut said) = (Vec::with_capacity(known.len()), Vec::new());
             for some in known.chunks(users_at_a_time(eligible.len())) {
-                let found = shelf.lists(&fusion, learned, eligible, some, (top_k, hides_seen))?;
+                let found = shelf.lists(&mut lister, some, top_k)?;
                 if let Some(calibration) = &calibration {
                     let rows: Vec<List<'_>> = found.iter().map(|list| (&list.0[..], &list.1[..])).collect();
                     let of = |(row, rank): (&Ranked, usize)| calibration.probability(row.score, rank);
@@ -200,7 +201,7 @@ impl Night<'_> {
             systems.push(System { probabilities, ..listed(name, lists) });
         }
         for source in alone {
-            let lists = rank::alone(source, learned, eligible, &known, (top_k, hides_seen), &mut |n| {
+            let lists = learned::alone(source, learned, eligible, &known, (top_k, hides_seen), &mut |n| {
                 self.progress("evaluate", systems.len() * known.len() + n, n_systems * known.len(), "lists");
             })?;
             systems.push(listed(source.name().to_owned(), lists));

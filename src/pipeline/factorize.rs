@@ -46,7 +46,7 @@ impl Night<'_> {
                 None => None,
             };
             let (mut is_warm, mut rank) = (false, 0);
-            let mut objectives = serde_json::Map::new();
+            let (mut objectives, mut flops) = (serde_json::Map::new(), 0.0);
             for (at, window) in windows.iter().enumerate() {
                 let interactions = night.history(window, &ids)?.interactions;
                 let config = night.job.spec.factors.config(&interactions);
@@ -56,6 +56,7 @@ impl Night<'_> {
                 let config = if known.is_some() { config.warmed() } else { config };
                 let factors =
                     night.factorize_window(&interactions, &config, known.as_ref(), (at, windows.len()))?;
+                flops += config.iterations as f64 * config.flops_a_sweep(&interactions);
                 let at = window_folder(folder, window);
                 let (users, items) = (night.user_ids(&ids), night.item_ids(&ids));
                 let path = at.join("user_factors/part.parquet");
@@ -84,7 +85,7 @@ impl Night<'_> {
                 objectives["full"]["total"].as_f64().unwrap_or(f64::NAN),
                 warm.map_or_else(String::new, |run| format!(", from the factors of {run}")),
             );
-            let facts = json!({ "objective": objectives, "until_us": night.ends()?, "warm_start": warm });
+            let facts = json!({ "objective": objectives, "until_us": night.ends()?, "warm_start": warm, "flops": flops });
             Ok(Report { facts, note })
         })
     }

@@ -13,7 +13,7 @@ use crate::matrix::Csr;
 use crate::random::split_mix;
 use crate::ranking::{self, Fusion, List, Mix, Source, Weights};
 
-use super::rank::{Learned, alone, retrieve, users_at_a_time};
+use super::learned::{Learned, Lister, alone, users_at_a_time};
 use super::stages::{Night, Report};
 
 /// Values of `linear.recency` that are tried where it is open, beside the usual one.
@@ -305,9 +305,10 @@ impl<'a> Lesson<'a> {
 
     /// The rows of the users' fused lists, and what became of each.
     fn outcomes(&self, learned: &Learned, fusion: &Fusion, top_k: usize) -> Result<Vec<Listed>, Error> {
+        let mut lister = Lister::new(fusion, learned, self.eligible, self.exclude_seen)?;
         let mut outcomes = Vec::new();
         for some in self.users.chunks(users_at_a_time(self.eligible.len())) {
-            let found = retrieve(fusion, learned, self.eligible, some, top_k, self.exclude_seen)?;
+            let found = lister.lists(some, top_k)?;
             let lists: Vec<List<'_>> = (0..some.len()).map(|at| found.list(at)).collect();
             for (user, rows) in some.iter().zip(fusion.explain(some, &lists)) {
                 let wanted = self.truth.row(*user as usize).0;

@@ -29,6 +29,8 @@ pub struct Encode {
     pub text: Vec<String>,
     /// Model folder or hub name.
     pub model: String,
+    /// transformer or static.
+    pub kind: String,
     /// `cpu`, `cuda` or `metal`.
     pub device: String,
     /// f32 or bf16.
@@ -75,6 +77,7 @@ pub fn encode(task: &Encode, on_event: &mut dyn FnMut(Event)) -> Result<String, 
     let device = encoder::Device::parse(&task.device).map_err(Error::Model)?;
     let config = encoder::Config {
         model: task.model.clone(),
+        kind: encoder::Kind::parse(&task.kind).map_err(Error::Model)?,
         device,
         precision: encoder::Precision::parse(&task.precision).map_err(Error::Model)?,
         max_tokens: encoder::Limit::try_from(task.max_tokens).map_err(|problem| Error::Usage { problem })?,
@@ -96,10 +99,15 @@ pub fn encode(task: &Encode, on_event: &mut dyn FnMut(Event)) -> Result<String, 
             present.map(|part| part.value(at)).collect::<Vec<_>>().join(" | ")
         })
         .collect();
-    let encoder = encoder::load(&config).map_err(Error::Model)?;
     on_event(Event::Started { stage: "encode" });
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    let corpus = encoder::Corpus { texts: &texts, token_vectors: None };
+    let encoder = encoder::load(&config, corpus, &mut |batch| {
+        let (done, of) = (batch.texts_done as u64, batch.texts_total as u64);
+        on_event(Event::Progress { stage: "encode", done, of, unit: "tokens" });
+    });
     let embeddings = encoder
+        .map_err(Error::Model)?
         .encode(&texts, &mut |batch| {
             let (done, of) = (batch.texts_done as u64, batch.texts_total as u64);
             on_event(Event::Progress { stage: "encode", done, of, unit: "texts" });
@@ -216,6 +224,7 @@ pub fn retrieve(task: &Retrieve, on_event: &mut dyn FnMut(Event)) -> Result<Stri
     let item_name = if item_name == query_name { format!("similar_{item_name}") } else { item_name };
     on_event(Event::Started { stage: "retrieve" });
     let mut writer: Option<table::Writer> = None;
+    let mut index = retrieval::index(&items, None)?;
     let n_queries = queries.n_rows();
     let mut n_rows = 0;
     for start in (0..n_queries).step_by(RETRIEVE_BLOCK) {
@@ -225,14 +234,12 @@ pub fn retrieve(task: &Retrieve, on_event: &mut dyn FnMut(Event)) -> Result<Stri
         let some = Dense::from_vec(block.len(), dim, values)?;
         let request = retrieval::Request {
             queries: &some,
-            items: &items,
-            eligible: None,
             seen: None,
             sparse: None,
             exclude_self: false,
             top_k: task.k.into(),
         };
-        let found = retrieval::retrieve(&request, &mut |progress| {
+        let found = index.retrieve(&request, &mut |progress| {
             let (done, of) = ((start + progress.done) as u64, n_queries as u64);
             on_event(Event::Progress { stage: "retrieve", done, of, unit: "queries" });
         })?;
@@ -264,8 +271,8 @@ pub fn retrieve(task: &Retrieve, on_event: &mut dyn FnMut(Event)) -> Result<Stri
     Ok(format!("{n_rows} rows for {n_queries} queries in {}\n", task.out.display()))
 }
 
-/// Queries a retrieval call takes at a time: enough to use every thread and to pay for packing the
-/// catalogue, few enough to bound what is held before it is written.
+/// Queries a retrieval call takes at a time: enough to use every thread, few enough to bound what is held
+/// before it is written.
 const RETRIEVE_BLOCK: usize = 32 * 1024;
 
 /// The columns of an input, which may not be there or not be what its name says.

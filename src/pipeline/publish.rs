@@ -6,11 +6,12 @@ use chrono::{NaiveDate, Utc};
 
 use crate::error::Error;
 use crate::job::Job;
-use crate::publish::{self, InputFile, Listed, Manifest, Rows, Run, State};
+use crate::publish::{self, InputFile, Listed, Manifest, Rows, Run, StageRecord, State};
 
 use super::Event;
 use super::check::Inputs;
 use super::lists::IdColumn;
+use super::roofline;
 use super::stages::Night;
 
 /// Which stage makes which published table.
@@ -98,6 +99,12 @@ impl Night<'_> {
             Rows { read: facts.read, kept: facts.n_items, rejected: facts.rejected, ..Rows::default() };
         let stages = self.manifest.stages.iter().map(|stage| stage.cost.peak_memory_bytes);
         self.manifest.peak_memory_bytes = stages.fold(peak_memory_bytes(), u64::max);
+        let multiplied = |stage: &StageRecord| {
+            stage.reused_from.is_none() && self.manifest.facts[&stage.name]["flops"].is_number()
+        };
+        if self.manifest.stages.iter().any(multiplied) {
+            self.manifest.peak_flops = roofline::peak_flops();
+        }
         self.manifest.finished_at = Utc::now().to_rfc3339();
         self.manifest.state = state;
         self.report();

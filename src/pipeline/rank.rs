@@ -1,305 +1,24 @@
 //! The rank stage: fused lists of users and queries.
 
-use std::ops::RangeInclusive;
 use std::path::Path;
 
 use rayon::prelude::*;
 use serde_json::json;
 
-use crate::cold::{self, Heirs, Lookalikes};
 use crate::error::Error;
 use crate::lake::table::{self, Layout};
 use crate::lake::{self};
-use crate::matrix::{Csr, Dense};
-use crate::ranking::{self, Fusion, Ranked, Reason, Source, Weights};
-use crate::{linear, profile, repeat, retrieval};
+use crate::matrix::Dense;
+use crate::ranking::{self, Ranked, Reason, Source};
+use crate::retrieval;
 
 use super::history::{self, History, Ids};
-use super::learn::Weighed;
+use super::learned::{Lister, users_at_a_time};
 use super::lists::{self, IdColumn};
 use super::popular;
 use super::stages::{BLOCK_ROWS, Night, Report};
 
-/// Sparse scores that are in memory at a time, at most, and the bounds of how many users these are of.
-const SCORES_AT_A_TIME: usize = 200_000_000;
-const USERS_AT_A_TIME: RangeInclusive<usize> = 64..=2048;
-
-/// Users whose sparse scores of this many items are in memory at a time.
-pub(super) fn users_at_a_time(n_items: usize) -> usize {
-    (SCORES_AT_A_TIME / n_items.max(1)).clamp(*USERS_AT_A_TIME.start(), *USERS_AT_A_TIME.end())
-}
-
-/// What one window's users and items have in each source.
-pub(super) struct Learned {
-    pub(super) factors: (Dense, Dense),
-    pub(super) content: Option<(Dense, Dense)>,
-    pub(super) spectral: Option<Spectral>,
-    pub(super) trend: Option<(Dense, Dense)>,
-    pub(super) linear: linear::Models,
-    lookalikes: Option<Lookalikes>,
-    heirs: Vec<(Source, Heirs)>,
-    pub(super) recent: Csr,
-    pub(super) own: Vec<(Source, Csr)>,
-    pub(super) history: History,
-    without: Vec<Source>,
-}
-
-/// Items as the low-pass filter takes them in and gives them out, and users between.
-pub(super) struct Spectral {
-    pub(super) inputs: Dense,
-    pub(super) outputs: Dense,
-    pub(super) users: Dense,
-}
-
-impl Spectral {
-    pub(super) fn new((inputs, outputs): (Dense, Dense), recent: &Csr) -> Self {
-        Self { users: linear::project(recent, &inputs), inputs, outputs }
-    }
-}
-
-impl Learned {
-    pub(super) fn sources<'a>(&'a self, eligible: &'a [bool]) -> ranking::Sources<'a> {
-        ranking::Sources {
-            dense: self.dense(),
-            linear: self.linear(),
-            own: self.own.iter().map(|(source, own)| (*source, own)).collect(),
-            bias: None,
-            ruled: false,
-            segments: &self.history.segments,
-            popularity: &self.history.popularity,
-            history: &self.history.interactions,
-            eligible,
-        }
-    }
-}
-
-impl Learned {
-    fn dense(&self) -> Vec<(Source, &Dense, &Dense)> {
-        let pairs = [
-            (Source::Factors, Some((&self.factors.0, &self.factors.1))),
-            (Source::Content, self.content.as_ref().map(|(users, items)| (users, items))),
-            (Source::Trend, self.trend.as_ref().map(|(users, items)| (users, items))),
-            (Source::Spectral, self.spectral.as_ref().map(|spectral| (&spectral.users, &spectral.outputs))),
-        ];
-        pairs.into_iter().filter_map(|(source, pair)| pair.map(|pair| (source, pair.0, pair.1))).collect()
-    }
-
-    fn linear(&self) -> Vec<ranking::Linear<'_>> {
-        let of_history = [
-            (Source::Ease, self.linear.ease.as_ref()),
-            (Source::Walk, self.linear.walk.as_ref()),
-            (Source::Cosine, self.linear.cosine.as_ref()),
-            (Source::Sequence, self.linear.sequence.as_ref()),
-        ];
-        let of_history = of_history
-            .into_iter()
-            .filter_map(|(source, model)| model.map(|model| (source, &self.recent, model)));
-        let peers = self.linear.peers.as_ref().map(|(from, model)| (Source::Peers, from, model));
-        let linear = of_history.chain(peers);
-        let heirs = |source| self.heirs.iter().find(|heirs| heirs.0 == source).map(|heirs| &heirs.1);
-        let linear =
-            linear.map(|(source, from, model)| ranking::Linear { source, from, model, heirs: heirs(source) });
-        linear.collect()
-    }
-
-    /// Gives cold items their part of item vectors.
-    pub(super) fn inherit_rows(&self, items: &mut Dense) {
-        self.lookalikes.iter().for_each(|lookalikes| lookalikes.fill_rows(items));
-    }
-
-    /// Gives cold items their part of a linear source's model, in the place of what they had.
-    pub(super) fn inherit_columns(&mut self, source: Source) {
-        let linear = self.linear();
-        let model = linear.iter().find(|linear| linear.source == source).map(|linear| linear.model);
-        let heirs = self.lookalikes.as_ref().zip(model).map(|(lookalikes, model)| match source {
-            Source::Peers => lookalikes.heirs_of_users(model),
-            _ => lookalikes.heirs(model),
-        });
-        self.heirs.retain(|heirs| heirs.0 != source);
-        self.heirs.extend(heirs.map(|heirs| (source, heirs)));
-    }
-
-    /// Whether anything is known of a user that a list could rest on: items, or words.
-    pub(super) fn knows(&self, user: usize) -> bool {
-        let has_words = || {
-            let embedding = self.content.as_ref().map(|(users, _)| users.row(user));
-            embedding.is_some_and(|embedding| embedding.iter().any(|value| *value != 0.0))
-        };
-        user < self.history.interactions.n_rows()
-            && (!self.history.interactions.row(user).0.is_empty() || has_words())
-    }
-
-    /// The sources that this window has.
-    pub(super) fn present(&self) -> Vec<Source> {
-        let mut present = vec![Source::Popularity];
-        present.extend(self.own.iter().map(|own| own.0));
-        present.extend(self.dense().iter().map(|dense| dense.0));
-        present.extend(self.linear().iter().map(|linear| linear.source));
-        present.retain(|source| !self.without.contains(source));
-        present.sort();
-        present
-    }
-}
-
-/// The warm items that each cold item's text resembles most.
-fn lookalikes(embeddings: &Dense, history: &History) -> Result<Lookalikes, Error> {
-    let warm: Vec<bool> = history.n_users_of_item.iter().map(|n_users| *n_users > 0).collect();
-    let cold: Vec<u32> = (0..warm.len() as u32).filter(|item| !warm[*item as usize]).collect();
-    let mut queries = Dense::zeros(cold.len(), embeddings.n_cols());
-    for (at, item) in cold.iter().enumerate() {
-        queries.row_mut(at).copy_from_slice(embeddings.row(*item as usize));
-    }
-    let request = retrieval::Request {
-        queries: &queries,
-        items: embeddings,
-        eligible: Some(&warm),
-        seen: None,
-        sparse: None,
-        exclude_self: false,
-        top_k: cold::N_LOOKALIKES,
-    };
-    let found = retrieval::retrieve(&request, &mut |_| {})?;
-    let nearest = cold.iter().enumerate().map(|(at, item)| {
-        let (items, cosines) = found.list(at);
-        (*item, items.iter().copied().zip(cosines.iter().copied()).collect())
-    });
-    Ok(Lookalikes::new(warm.len(), nearest))
-}
-
-/// Which item-item models to fit.
-pub(super) fn wanted(counts: impl Fn(Source) -> bool) -> linear::Wanted {
-    linear::Wanted {
-        ease: counts(Source::Ease),
-        walk: counts(Source::Walk),
-        cosine: counts(Source::Cosine),
-        sequence: counts(Source::Sequence),
-        spectral: counts(Source::Spectral),
-        peers: counts(Source::Peers),
-    }
-}
-
-/// Retrieves some users' lists.
-pub(super) fn retrieve(
-    fusion: &Fusion,
-    learned: &Learned,
-    eligible: &[bool],
-    users: &[u32],
-    top_k: usize,
-    exclude_seen: bool,
-) -> Result<retrieval::TopK, Error> {
-    let (queries, sparse) = (fusion.queries(users), fusion.sparse(users));
-    let seen = exclude_seen.then(|| learned.history.interactions.select(users));
-    let request = retrieval::Request {
-        queries: &queries,
-        items: fusion.items(),
-        eligible: Some(eligible),
-        seen: seen.as_ref(),
-        sparse: sparse.as_ref(),
-        exclude_self: false,
-        top_k,
-    };
-    Ok(retrieval::retrieve(&request, &mut |_| {})?)
-}
-
-/// What a source alone lists, a list a user. A sparse source lists nothing that it does not speak for.
-pub(super) fn alone(
-    source: Source,
-    learned: &Learned,
-    eligible: &[bool],
-    users: &[u32],
-    (top_k, exclude_seen): (usize, bool),
-    on_done: &mut dyn FnMut(usize),
-) -> Result<Vec<Vec<u32>>, Error> {
-    let fusion = ranking::fuse(learned.sources(eligible), &Weights::alone(source).into())?;
-    let is_dense = source == Source::Popularity || learned.dense().iter().any(|dense| dense.0 == source);
-    let mut lists = Vec::with_capacity(users.len());
-    for some in users.chunks(users_at_a_time(eligible.len())) {
-        let found = retrieve(&fusion, learned, eligible, some, top_k, exclude_seen)?;
-        lists.extend((0..some.len()).map(|at| {
-            let (items, scores) = found.list(at);
-            let spoken_for =
-                if is_dense { items.len() } else { scores.partition_point(|score| *score > 0.0) };
-            items[..spoken_for].to_vec()
-        }));
-        on_done(lists.len());
-    }
-    Ok(lists)
-}
-
 impl Night<'_> {
-    /// Every source's model of a window, or of those that `weights` lets count.
-    pub(super) fn learned(&self, window: &str, weights: Option<&Weighed>) -> Result<Learned, Error> {
-        let ids = self.ids()?;
-        let history = self.history(window, &ids)?;
-        let recent = history.recent(self.recency()?);
-        let content = self.content(&recent, &history.searches)?;
-        let spec = &self.job.spec;
-        let without = &spec.ranking.without;
-        let counts =
-            |source| !without.contains(&source) && weights.is_none_or(|weights| weights.counts(source));
-        let (interactions, steps) = (&history.interactions, &history.steps);
-        let mut models = linear::fit(interactions, steps, wanted(counts), &spec.linear, spec.seed)?;
-        let spectral = models.spectral.take().map(|matrices| Spectral::new(matrices, &recent));
-        let lookalikes = content.as_ref().map(|(_, embeddings)| lookalikes(embeddings, &history));
-        let mut learned = Learned {
-            factors: self.factors(window)?,
-            content,
-            spectral,
-            trend: history.trend(spec.ranking.trend_half_life_days.get()),
-            linear: models,
-            lookalikes: lookalikes.transpose()?,
-            heirs: Vec::new(),
-            recent,
-            own: self.own(window, &history, counts(Source::Repeat))?,
-            history,
-            without: without.clone(),
-        };
-        if let Some(lookalikes) = &learned.lookalikes {
-            let outputs = learned.spectral.as_mut().map(|spectral| &mut spectral.outputs);
-            outputs.into_iter().chain([&mut learned.factors.1]).for_each(|items| lookalikes.fill_rows(items));
-        }
-        let linear: Vec<Source> = learned.linear().iter().map(|linear| linear.source).collect();
-        linear.into_iter().for_each(|source| learned.inherit_columns(source));
-        if learned.present().is_empty() {
-            let problem = "`ranking.without`: expected a source to be left that this job has; found none";
-            return Err(ranking::Error::Config { problem: problem.to_owned() }.into());
-        }
-        Ok(learned)
-    }
-
-    /// What speaks for users' own items, where they may be listed: how heavy each is in the history, and,
-    /// where times tell visits apart, how likely the user is to turn to it again.
-    fn own(&self, window: &str, history: &History, repeat_counts: bool) -> Result<Vec<(Source, Csr)>, Error> {
-        let spec = &self.job.spec;
-        if spec.ranking.exclude_seen {
-            return Ok(Vec::new());
-        }
-        let mut own = vec![(Source::History, history.shares())];
-        if repeat_counts && let Some(visits) = self.visits(window)? {
-            own.push((Source::Repeat, repeat::fit(&history.interactions, &visits, &spec.repeat)?));
-        }
-        Ok(own)
-    }
-
-    /// Users' embeddings, from what they turned to of late and searched for, and items', where texts are
-    /// embedded.
-    pub(super) fn content(&self, recent: &Csr, searches: &Csr) -> Result<Option<(Dense, Dense)>, Error> {
-        let Some(embeddings) = self.embeddings()? else { return Ok(None) };
-        let n_items = embeddings.items.n_rows();
-        let no_terms = Csr::from_coordinates(n_items, 0, &[], &[], &[])?;
-        let inputs = profile::Inputs {
-            history: recent,
-            items: Some(&embeddings.items),
-            searches: Some((searches, &embeddings.queries)),
-            categories: &vec![None; n_items],
-            brands: &vec![None; n_items],
-            prices: &vec![None; n_items],
-            terms: &no_terms,
-        };
-        let profiles = profile::profile(&inputs, &self.job.spec.profile)?;
-        Ok(profiles.embeddings.map(|users| (users, embeddings.items)))
-    }
-
     pub(super) fn rank(&mut self) -> Result<(), Error> {
         let spec = &self.job.spec;
         let fingerprint = self
@@ -331,10 +50,10 @@ impl Night<'_> {
             let popular = popular::list(&learned.history, &catalog.eligible, config.top_k.get());
             let mut writers = BucketWriters::new(folder, night.job.spec.publish.buckets.0);
             let (mut n_rows, mut n_done) = (0, 0);
+            let mut lister = Lister::new(&fusion, &learned, &catalog.eligible, config.exclude_seen)?;
             for users in order.chunks(users_at_a_time(ids.items.len())) {
                 let warm: Vec<u32> = users.iter().copied().filter(|user| is_known(*user)).collect();
-                let wanted = (config.top_k.get(), config.exclude_seen);
-                let lists = shelf.lists(&fusion, &learned, &catalog.eligible, &warm, wanted)?;
+                let lists = shelf.lists(&mut lister, &warm, config.top_k.get())?;
                 let found: Vec<ranking::List<'_>> =
                     lists.iter().map(|(items, scores)| (&items[..], &scores[..])).collect();
                 let explained = popular::fill(users, is_known, fusion.explain(&warm, &found), &popular);
@@ -347,8 +66,11 @@ impl Night<'_> {
             let wanted = (config.top_k.get(), night.job.spec.privacy.min_users);
             popular::write(folder, &tables.items, &learned.history, &catalog.eligible, wanted)?;
             let n_listed = order.len();
+            let n_warm = order.iter().filter(|user| is_known(**user)).count();
+            let flops = 2.0 * (n_warm * fusion.n_eligible() * fusion.items().n_cols()) as f64;
             let note = format!("{n_rows} rows for {n_listed} users, lists for {n_queries} queries");
-            Ok(Report { facts: json!({ "rows": n_rows, "users": n_listed, "queries": n_queries }), note })
+            let facts = json!({ "rows": n_rows, "users": n_listed, "queries": n_queries, "flops": flops });
+            Ok(Report { facts, note })
         })
     }
 
@@ -387,14 +109,12 @@ impl Night<'_> {
         // Without texts an item nobody turned to after the search has nothing to do with it.
         let request = retrieval::Request {
             queries: &queries,
-            items: &vectors,
-            eligible: Some(eligible),
             seen: None,
             sparse: Some(&behavior),
             exclude_self: false,
             top_k: self.job.spec.ranking.top_k.get(),
         };
-        let found = retrieval::retrieve(&request, &mut |_| {})?;
+        let found = retrieval::index(&vectors, Some(eligible))?.retrieve(&request, &mut |_| {})?;
         let mut n_users = vec![0_u32; n_queries];
         for user in 0..history.searches.n_rows() {
             history.searches.row(user).0.iter().for_each(|query| n_users[*query as usize] += 1);

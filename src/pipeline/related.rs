@@ -47,14 +47,13 @@ impl Night<'_> {
             let vectors = night.item_vectors()?;
             let request = retrieval::Request {
                 queries: &vectors,
-                items: &vectors,
-                eligible: Some(&catalog.eligible),
                 seen: None,
                 sparse: None,
                 exclude_self: true,
                 top_k: config.top_k,
             };
-            let similar = retrieval::retrieve(&request, &mut |block| {
+            let mut index = retrieval::index(&vectors, Some(&catalog.eligible))?;
+            let similar = index.retrieve(&request, &mut |block| {
                 night.progress("neighbors", block.done, block.of, "items");
             })?;
             let list = |found: (&[u32], &[f32])| -> Entries {

@@ -8,10 +8,10 @@ use rayon::prelude::*;
 use crate::catalog::Catalog;
 use crate::error::Error;
 use crate::matrix::Dense;
-use crate::ranking::{Fusion, NONE, Rules, Sources, Traits};
+use crate::ranking::{NONE, Rules, Sources, Traits};
 use crate::retrieval;
 
-use super::rank::{Learned, retrieve};
+use super::learned::{Learned, Lister};
 use super::stages::Night;
 
 /// A user's list: items and their scores, the best first.
@@ -28,6 +28,8 @@ pub(super) struct Shelf {
     pins: Vec<(u16, u32)>,
     /// What the job adds to items' scores, where it adds anything.
     bias: Option<Vec<f32>>,
+    /// The most items that the caps leave any list.
+    longest: usize,
 }
 
 /// Candidates that are in memory at a time, where pools are long.
@@ -55,7 +57,10 @@ impl Night<'_> {
         pins.sort_unstable();
         let bias = bias(&rules, learned, catalog);
         let (categories, brands) = (numbered(&catalog.categories), numbered(&catalog.brands));
-        Ok(Shelf { rules, categories, brands, groups, vectors, pins, bias })
+        let longest = usize::MAX;
+        let shelf = Shelf { rules, categories, brands, groups, vectors, pins, bias, longest };
+        let eligible = (0..catalog.eligible.len() as u32).filter(|item| catalog.eligible[*item as usize]);
+        Ok(Shelf { longest: shelf.rules.longest(&shelf.traits(), eligible), ..shelf })
     }
 }
 
@@ -63,6 +68,15 @@ impl Shelf {
     /// Other lists of the same: only as diverse as this.
     pub(super) fn set_diversity(&mut self, diversity: f32) {
         self.rules.diversity = diversity;
+    }
+
+    fn traits(&self) -> Traits<'_> {
+        Traits {
+            categories: &self.categories,
+            brands: &self.brands,
+            groups: &self.groups,
+            vectors: &self.vectors,
+        }
     }
 
     fn arranges(&self) -> bool {
@@ -77,28 +91,19 @@ impl Shelf {
     /// Some users' lists, full wherever the catalogue and the rules allow it.
     pub(super) fn lists(
         &self,
-        fusion: &Fusion<'_>,
-        learned: &Learned,
-        eligible: &[bool],
+        lister: &mut Lister<'_>,
         users: &[u32],
-        (top_k, exclude_seen): (usize, bool),
+        top_k: usize,
     ) -> Result<Vec<Listed>, Error> {
         let of = |found: &retrieval::TopK, at: usize| {
             let (items, scores) = found.list(at);
             (items.to_vec(), scores.to_vec())
         };
         if !self.arranges() {
-            let found = retrieve(fusion, learned, eligible, users, top_k, exclude_seen)?;
+            let found = lister.lists(users, top_k)?;
             return Ok((0..users.len()).map(|at| of(&found, at)).collect());
         }
-        let traits = Traits {
-            categories: &self.categories,
-            brands: &self.brands,
-            groups: &self.groups,
-            vectors: &self.vectors,
-        };
-        let may_be_listed = (0..eligible.len() as u32).filter(|item| eligible[*item as usize]);
-        let longest = self.rules.longest(&traits, may_be_listed).min(top_k);
+        let traits = self.traits();
         let mut lists: Vec<Listed> = vec![Listed::default(); users.len()];
         let mut short: Vec<usize> = (0..users.len()).collect();
         let mut pool = self.rules.pool(top_k);
@@ -106,17 +111,17 @@ impl Shelf {
             let mut still = Vec::new();
             for places in short.chunks((MOST_CANDIDATES / pool).max(1)) {
                 let some: Vec<u32> = places.iter().map(|at| users[*at]).collect();
-                let found = retrieve(fusion, learned, eligible, &some, pool, exclude_seen)?;
-                let arrange = |(at, user): (usize, &u32)| -> Listed {
-                    let seen = learned.history.interactions.row(*user as usize).0;
-                    let may_see = |item: &u32| !(exclude_seen && seen.binary_search(item).is_ok());
-                    let pins: Vec<(u16, u32)> =
-                        self.pins.iter().copied().filter(|pin| may_see(&pin.1)).collect();
-                    self.rules.arrange(&traits, found.list(at), &pins, top_k).into_iter().unzip()
+                let found = lister.lists(&some, pool)?;
+                let pins = some.iter().map(|user| {
+                    self.pins.iter().copied().filter(|pin| lister.may_list(*user, pin.1)).collect()
+                });
+                let pins: Vec<Vec<(u16, u32)>> = pins.collect();
+                let arrange = |(at, pins): (usize, &Vec<(u16, u32)>)| -> Listed {
+                    self.rules.arrange(&traits, found.list(at), pins, top_k).into_iter().unzip()
                 };
-                let arranged: Vec<Listed> = some.par_iter().enumerate().map(arrange).collect();
+                let arranged: Vec<Listed> = pins.par_iter().enumerate().map(arrange).collect();
                 for (at, (place, list)) in places.iter().zip(arranged).enumerate() {
-                    if list.0.len() < longest && found.list(at).0.len() == pool {
+                    if list.0.len() < self.longest.min(top_k) && found.list(at).0.len() == pool {
                         still.push(*place);
                     }
                     lists[*place] = list;
@@ -156,14 +161,12 @@ fn numbered(names: &StringArray) -> Vec<u32> {
 fn near_duplicates(vectors: &Dense, cosine: f32) -> Result<Vec<u32>, Error> {
     let request = retrieval::Request {
         queries: vectors,
-        items: vectors,
-        eligible: None,
         seen: None,
         sparse: None,
         exclude_self: true,
         top_k: NEIGHBOURS,
     };
-    let found = retrieval::retrieve(&request, &mut |_| {})?;
+    let found = retrieval::index(vectors, None)?.retrieve(&request, &mut |_| {})?;
     let mut groups: Vec<u32> = (0..vectors.n_rows() as u32).collect();
     let root = |groups: &[u32], mut item: u32| {
         while groups[item as usize] != item {

@@ -13,6 +13,7 @@ use crate::publish::{self, Manifest};
 use crate::{behavior, catalog};
 
 use super::current;
+use super::roofline;
 use super::runs::Listed;
 
 /// A user's profile and list.
@@ -129,6 +130,13 @@ pub(crate) fn describe(manifest: &Manifest) -> String {
             None => format!("{:.1} s", stage.elapsed_ms as f64 / 1000.0),
         };
         text += &format!("  {:<12} {took}\n", stage.name);
+    }
+    let shares = roofline::shares(manifest);
+    if !shares.is_empty() {
+        let shares: Vec<String> =
+            shares.iter().map(|(stage, share)| format!("{stage} {:.0} %", share * 100.0)).collect();
+        let peak = manifest.peak_flops / 1e9;
+        text += &format!("\n  of {peak:.0} GFLOP/s that products come to here: {}\n", shares.join(", "));
     }
     if !manifest.tables.is_empty() {
         text += "\n";

@@ -20,7 +20,7 @@ use crate::{factor, lake, learning, linear, repeat};
 use super::Event;
 use super::history::History;
 use super::learn::Lesson;
-use super::rank::{Learned, Spectral, wanted};
+use super::learned::{Learned, Spectral, wanted};
 use super::stages::Night;
 
 /// What a search may cost.

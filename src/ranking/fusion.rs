@@ -102,6 +102,11 @@ impl<'a> Fusion<'a> {
         &self.items
     }
 
+    /// How many items may be listed.
+    pub fn n_eligible(&self) -> usize {
+        self.n_eligible
+    }
+
     /// The vectors of some users; their inner products with the items are the hybrid scores, but
     /// for a constant a user.
     pub fn queries(&self, users: &[u32]) -> Dense {

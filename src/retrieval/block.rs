@@ -39,7 +39,7 @@ const BLOCK_CANDIDATES: usize = 1 << 18;
 
 /// So many queries make a block: large enough that a panel read from memory serves many of them, small
 /// enough that each thread gets several.
-pub(super) fn rows_a_block(request: &Request<'_>, order: &Order, packed: &Packed) -> usize {
+pub(super) fn rows_a_block(request: &Request<'_>, order: &Order<'_>, packed: &Packed) -> usize {
     let tile = packed.shape.tile_queries;
     let by_cache = BLOCK_ROWS
         .min(BLOCK_VALUES / request.queries.n_cols().max(1))
@@ -51,7 +51,7 @@ pub(super) fn rows_a_block(request: &Request<'_>, order: &Order, packed: &Packed
 /// Finds the lists of the queries in `rows`.
 pub(super) fn search(
     request: &Request<'_>,
-    order: &Order,
+    order: &Order<'_>,
     packed: &Packed,
     norms: &[f64],
     rows: Range<usize>,
@@ -86,7 +86,7 @@ pub(super) fn search(
     let values = kernel::packed_queries(request.queries, rows.clone(), packed.shape.tile_queries);
     let mut n_scored = kernel::scan(order, packed, &values, &bound, &mut queries);
     for (query, at) in queries.iter_mut().zip(rows.clone()) {
-        n_scored += query.take_rest(request, order, packed, &bound, request.queries.row(at));
+        n_scored += query.take_rest(order, packed, &bound, request.queries.row(at));
     }
     let lists = queries
         .into_iter()
@@ -100,7 +100,7 @@ pub(super) fn search(
 }
 
 impl Query<'_> {
-    fn place_sparse(&mut self, order: &Order, (items, added): (&[u32], &[f32])) {
+    fn place_sparse(&mut self, order: &Order<'_>, (items, added): (&[u32], &[f32])) {
         for (&item, &added) in items.iter().zip(added) {
             let position = order.positions[item as usize];
             if position != ABSENT && self.may_list(item) {
@@ -133,17 +133,10 @@ impl Query<'_> {
 
     /// Takes the sparse scores beyond the panel where the scan ended, unless the bound rules them out;
     /// returns how many inner products that took.
-    fn take_rest(
-        &mut self,
-        request: &Request<'_>,
-        order: &Order,
-        packed: &Packed,
-        bound: &Bound,
-        row: &[f32],
-    ) -> u64 {
+    fn take_rest(&mut self, order: &Order<'_>, packed: &Packed, bound: &Bound, row: &[f32]) -> u64 {
         let norm_at = |position: u32| packed.panel_norms[position as usize / packed.shape.panel_items];
         let threshold = self.threshold();
-        let rest = scores_of_rest(request, order, row, &self.sparse[self.n_taken..], |position, added| {
+        let rest = scores_of_rest(order, row, &self.sparse[self.n_taken..], |position, added| {
             bound.may_count(self.norm, norm_at(position), added, threshold)
         });
         for &(position, score) in &rest {
@@ -185,8 +178,7 @@ impl Query<'_> {
 
 /// Positions and scores of the items with a sparse score that `may_count`.
 pub(super) fn scores_of_rest(
-    request: &Request<'_>,
-    order: &Order,
+    order: &Order<'_>,
     row: &[f32],
     rest: &[(u32, f32)],
     may_count: impl Fn(u32, f32) -> bool,
@@ -194,7 +186,7 @@ pub(super) fn scores_of_rest(
     let rest: Vec<(u32, f32)> =
         rest.iter().copied().filter(|&(position, added)| may_count(position, added)).collect();
     let items: Vec<u32> = rest.iter().map(|entry| order.items[entry.0 as usize]).collect();
-    let products = kernel::products(order.chains, row, request.items, &items);
+    let products = kernel::products(order, row, &items);
     rest.iter().zip(products).map(|(&(position, added), product)| (position, product + added)).collect()
 }
 

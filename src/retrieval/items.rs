@@ -9,7 +9,9 @@ use crate::matrix::kernels::Chains;
 use crate::matrix::{Aligned, Dense};
 
 /// Eligible items, largest norm first.
-pub(super) struct Order {
+pub(super) struct Order<'a> {
+    /// All items, as they came.
+    pub(super) rows: &'a Dense,
     pub(super) arch: Arch,
     pub(super) chains: Chains,
     /// Item indices in that order.
@@ -18,7 +20,7 @@ pub(super) struct Order {
     pub(super) positions: Vec<u32>,
 }
 
-/// Eligible items in that order, cut into panels; built once per request.
+/// Eligible items in that order, cut into panels.
 pub(super) struct Packed {
     pub(super) shape: Shape,
     /// The largest norm of each panel; descending.
@@ -32,9 +34,9 @@ pub(super) struct Packed {
 /// No position: there are at most `u32::MAX` items.
 pub(super) const ABSENT: u32 = u32::MAX;
 
-impl Order {
-    /// `norms` are the items'.
-    pub(super) fn new(arch: Arch, norms: &[f64], eligible: Option<&[bool]>) -> Self {
+impl<'a> Order<'a> {
+    /// `norms` are the rows'.
+    pub(super) fn new(arch: Arch, rows: &'a Dense, norms: &[f64], eligible: Option<&[bool]>) -> Self {
         let listed = |item: &u32| eligible.is_none_or(|flags| flags[*item as usize]);
         let mut items: Vec<u32> = (0..norms.len() as u32).filter(listed).collect();
         items.par_sort_by(|&a, &b| norms[b as usize].total_cmp(&norms[a as usize]));
@@ -43,7 +45,7 @@ impl Order {
             positions[item as usize] = position as u32;
         }
         let chains = if matches!(arch, Arch::Scalar) { Chains::portable() } else { Chains::new() };
-        Self { arch, chains, items, positions }
+        Self { rows, arch, chains, items, positions }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -53,17 +55,17 @@ impl Order {
 
 impl Packed {
     /// `norms` are the items'.
-    pub(super) fn new(items: &Dense, norms: &[f64], order: &Order) -> Self {
+    pub(super) fn new(norms: &[f64], order: &Order<'_>) -> Self {
         let shape = kernel::shape(order.arch);
         let wide = shape.panel_items;
         let panel_norms = order.items.iter().step_by(wide).map(|&item| norms[item as usize]).collect();
-        let panel_len = wide * items.n_cols();
+        let panel_len = wide * order.rows.n_cols();
         let mut values = Aligned::new(order.len().div_ceil(wide) * panel_len, 0f32);
         // A chunk cannot be empty, and rows without columns have nothing to copy.
         let panels = values.get_mut().par_chunks_mut(panel_len.max(1));
         panels.zip(order.items.par_chunks(wide)).for_each(|(panel, members)| {
             for (lane, &item) in members.iter().enumerate() {
-                for (column, &value) in panel.chunks_exact_mut(wide).zip(items.row(item as usize)) {
+                for (column, &value) in panel.chunks_exact_mut(wide).zip(order.rows.row(item as usize)) {
                     column[lane] = value;
                 }
             }

@@ -11,7 +11,7 @@ use pulp::{Arch, Simd, WithSimd, bytemuck};
 use super::block::{Bound, Query};
 use super::items::{Order, Packed};
 use crate::matrix::Dense;
-use crate::matrix::kernels::{CHAINS, Chains};
+use crate::matrix::kernels::CHAINS;
 
 /// The register tile of an instruction set.
 #[derive(Clone, Copy)]
@@ -55,7 +55,7 @@ pub(super) fn packed_queries(queries: &Dense, rows: Range<usize>, tile: usize) -
 
 /// Offers every query all inner products that come up to its threshold; returns how many were computed.
 pub(super) fn scan(
-    order: &Order,
+    order: &Order<'_>,
     packed: &Packed,
     values: &[f32],
     bound: &Bound,
@@ -65,7 +65,7 @@ pub(super) fn scan(
 }
 
 struct Scan<'a, 'q> {
-    order: &'a Order,
+    order: &'a Order<'a>,
     packed: &'a Packed,
     values: &'a [f32],
     bound: &'a Bound,
@@ -260,14 +260,14 @@ fn bits<S: Simd>(simd: S, mask: S::m32s) -> u64 {
 }
 
 /// The inner products of one query and some items, the same bits as in a tile.
-pub(super) fn products(chains: Chains, query: &[f32], items: &Dense, some: &[u32]) -> Vec<f32> {
+pub(super) fn products(order: &Order<'_>, query: &[f32], some: &[u32]) -> Vec<f32> {
     let mut products = Vec::with_capacity(some.len().next_multiple_of(CHAINS));
     for some in some.chunks(CHAINS) {
         let mut rows = [query; CHAINS];
         for (row, &item) in rows.iter_mut().zip(some) {
-            *row = items.row(item as usize);
+            *row = order.rows.row(item as usize);
         }
-        products.extend_from_slice(&chains.products(query, rows)[..some.len()]);
+        products.extend_from_slice(&order.chains.products(query, rows)[..some.len()]);
     }
     products
 }

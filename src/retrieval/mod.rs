@@ -1,14 +1,15 @@
 //! Exact top-K by inner product over the whole catalogue.
 //!
-//! In: `queries` (`n_queries × d`) and `items` (`n_items × d`), row-major f32; which items may be
-//! listed at all (`eligible`), which pairs may not (`seen`, `exclude_self`), and further scores for
-//! some pairs (`sparse`, `n_queries × n_items`). Out: one ragged list per query, best first.
+//! In: `items` (`n_items × d`), row-major f32, and which of them may be listed at all (`eligible`), as an
+//! [`Index`] that any number of requests share; of each request its `queries` (`n_queries × d`), which pairs may
+//! not be listed (`seen`, `exclude_self`), and further scores for some pairs (`sparse`, `n_queries × n_items`).
+//! Out: one ragged list per query, best first.
 //!
 //! **The score** of a pair is `fl(q · x)`, plus the pair's `sparse` value where there is one, in
 //! f32. `fl(q · x)` is the chain `s = fma(q[k], x[k], s)` for `k = 0 .. d` from `s = 0`: one rounding
 //! a step, in the order of the columns. No block, tile, vector width or thread count enters this
 //! definition, so a pair's score has the same bits on every machine, and the lists are a function of
-//! the request alone.
+//! the items and the request alone, whatever was asked before.
 //!
 //! **The order** is score descending, then item index ascending; `-0.0` equals `0.0`.
 //!
@@ -34,7 +35,8 @@
 //!
 //! **Cost.** At most `2 · n_queries · n_items · d` flops at matrix-product speed, less what the bound
 //! prunes, or a quarter of the time with the screen; an entry of `sparse` costs some nanoseconds to tens of
-//! them more. Memory: a packed copy of the eligible items, in bytes a quarter of it; per thread a block of
+//! them more. Memory: an index holds 8 bytes an item and, from the first request that needs it on, a packed copy
+//! of the eligible items, in bytes a quarter of it; per thread a block of
 //! at most 256 queries, their sparse rows and at most some `top_k` candidates each; and the lists. With fewer
 //! than eight queries a thread, threads stay idle.
 //!
@@ -55,15 +57,11 @@ use rayon::prelude::*;
 use crate::matrix::kernels::{self, Dots};
 use crate::matrix::{Csr, Dense};
 
-/// What to list, from what, for whom.
+/// What to list, for whom.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
     /// One row per query, `n_queries × d`.
     pub queries: &'a Dense,
-    /// One row per item, `n_items × d`.
-    pub items: &'a Dense,
-    /// Per item: whether any list may hold it. None: all may.
-    pub eligible: Option<&'a [bool]>,
     /// `n_queries × n_items`: the items that each query must not list, whatever the value.
     pub seen: Option<&'a Csr>,
     /// `n_queries × n_items`: scores of any sign, added to the inner product.
@@ -122,15 +120,17 @@ pub enum Error {
     Score { query: usize, item: u32, score: f32 },
 }
 
-/// Lists the best items of every query.
-///
-/// `on_block` hears of progress some tens of times, on the calling thread.
-///
-/// # Errors
-/// If shapes do not fit, an input row or the score of a pair that could be listed is not finite.
-pub fn retrieve(request: &Request<'_>, on_block: &mut dyn FnMut(Block)) -> Result<TopK, Error> {
-    let arch = if kernels::are_portable() { Arch::Scalar } else { Arch::new() };
-    retrieve_on(Path { arch, dots: Dots::fast(), always: false }, request, on_block)
+/// A catalogue to list from. What a request needs of it in another form is made once and serves the next.
+pub struct Index<'a> {
+    items: &'a Dense,
+    eligible: Option<&'a [bool]>,
+    path: Path,
+    norms: Vec<f64>,
+    n_listed: usize,
+    bytes: Option<screen::Bytes<'a>>,
+    /// The shortest lists for which the screen did not pay.
+    unpaid: usize,
+    packed: Option<(items::Order<'a>, items::Packed)>,
 }
 
 /// Instructions to use. Lists do not depend on them.
@@ -143,63 +143,110 @@ struct Path {
     always: bool,
 }
 
-fn retrieve_on(path: Path, request: &Request<'_>, on_block: &mut dyn FnMut(Block)) -> Result<TopK, Error> {
-    let started = Instant::now();
-    check(request)?;
-    let n_queries = request.queries.n_rows();
-    let query_norms = items::norms(request.queries, "queries")?;
-    let item_norms = items::norms(request.items, "items")?;
-    let n_listed =
-        request.eligible.map_or(request.items.n_rows(), |flags| flags.iter().filter(|flag| **flag).count());
-    let longest = (largest(&query_norms), largest(&item_norms));
-    let mut bytes = path
-        .dots
-        .filter(|_| screen::can(request, longest) && (path.always || screen::suits(request, n_listed)))
-        .map(|dots| screen::Bytes::new(dots, path.arch, request));
-    let mut packed = None;
-    let mut top = TopK { offsets: vec![0], items: Vec::new(), scores: Vec::new() };
-    let (mut n_scored, mut done) = (0, 0);
-    while done < n_queries {
-        let group = |rows: usize, blocks: usize| -> Vec<_> {
-            let end = n_queries.min(done + rows * blocks * rayon::current_num_threads());
-            (done..end).step_by(rows).map(|from| from..(from + rows).min(end)).collect()
-        };
-        let found: Vec<Result<block::Found, Error>> = if let Some(bytes) = &bytes {
-            // The first group is small: it shows whether the screen pays.
-            let rows = screened::rows_a_block(request);
-            let (rows, blocks) = if done == 0 { (rows.min(FIRST_ROWS), 1) } else { (rows, BLOCKS_A_REPORT) };
-            let search = |rows| Ok(screened::search(request, bytes, rows));
-            group(rows, blocks).into_par_iter().map(search).collect()
-        } else {
-            let (order, packed) = packed.get_or_insert_with(|| {
-                let order = items::Order::new(path.arch, &item_norms, request.eligible);
-                let packed = items::Packed::new(request.items, &item_norms, &order);
-                (order, packed)
-            });
-            let search = |rows| block::search(request, order, packed, &query_norms, rows);
-            group(block::rows_a_block(request, order, packed), BLOCKS_A_REPORT)
-                .into_par_iter()
-                .map(search)
-                .collect()
-        };
-        let (scored_before, mut n_candidates) = (n_scored, 0);
-        for block in found {
-            let block = block?;
-            n_scored += block.n_scored;
-            n_candidates += block.n_candidates;
-            for list in block.lists {
-                top.items.extend(list.iter().map(|entry| entry.0));
-                top.scores.extend(list.iter().map(|entry| entry.1));
-                top.offsets.push(top.items.len());
-            }
+/// Takes in a catalogue, `n_items × d`; `eligible` says of each item whether any list may hold it, or all may.
+///
+/// # Errors
+/// If flags and items differ in number, there are too many items, or a row is not finite.
+pub fn index<'a>(items: &'a Dense, eligible: Option<&'a [bool]>) -> Result<Index<'a>, Error> {
+    let arch = if kernels::are_portable() { Arch::Scalar } else { Arch::new() };
+    Index::on(Path { arch, dots: Dots::fast(), always: false }, items, eligible)
+}
+
+impl<'a> Index<'a> {
+    fn on(path: Path, items: &'a Dense, eligible: Option<&'a [bool]>) -> Result<Self, Error> {
+        let n_items = items.n_rows();
+        if u32::try_from(n_items).is_err() {
+            return Err(Error::TooManyItems { items: n_items });
         }
-        done = top.n_lists();
-        bytes = bytes.filter(|_| {
-            path.always || screen::pays(request.queries.n_cols(), n_scored - scored_before, n_candidates)
-        });
-        on_block(Block { done, of: n_queries, n_scored, elapsed: started.elapsed() });
+        if let Some(flags) = eligible.map(<[bool]>::len).filter(|&flags| flags != n_items) {
+            return Err(Error::Eligible { flags, items: n_items });
+        }
+        let norms = items::norms(items, "items")?;
+        let n_listed = eligible.map_or(n_items, |flags| flags.iter().filter(|flag| **flag).count());
+        Ok(Self { items, eligible, path, norms, n_listed, bytes: None, unpaid: usize::MAX, packed: None })
     }
-    Ok(top)
+
+    /// Lists the best items of every query.
+    ///
+    /// `on_block` hears of progress some tens of times, on the calling thread.
+    ///
+    /// # Errors
+    /// If shapes do not fit, a query or the score of a pair that could be listed is not finite.
+    pub fn retrieve(
+        &mut self,
+        request: &Request<'_>,
+        on_block: &mut dyn FnMut(Block),
+    ) -> Result<TopK, Error> {
+        let started = Instant::now();
+        check(request, self.items)?;
+        let n_queries = request.queries.n_rows();
+        let norms = items::norms(request.queries, "queries")?;
+        let mut screen = self.screen(request, largest(&norms));
+        let mut top = TopK { offsets: vec![0], items: Vec::new(), scores: Vec::new() };
+        let (mut n_scored, mut done) = (0, 0);
+        while done < n_queries {
+            let group = |rows: usize, blocks: usize| -> Vec<_> {
+                let end = n_queries.min(done + rows * blocks * rayon::current_num_threads());
+                (done..end).step_by(rows).map(|from| from..(from + rows).min(end)).collect()
+            };
+            let found: Vec<Result<block::Found, Error>> = if let Some(dots) = screen {
+                let bytes = self.bytes(dots, request.queries);
+                // The first group is small: it shows whether the screen pays.
+                let rows = screened::rows_a_block(request);
+                let (rows, blocks) =
+                    if done == 0 { (rows.min(FIRST_ROWS), 1) } else { (rows, BLOCKS_A_REPORT) };
+                let search = |rows| Ok(screened::search(request, bytes, rows));
+                group(rows, blocks).into_par_iter().map(search).collect()
+            } else {
+                let (order, packed) = self.packed();
+                let search = |rows| block::search(request, order, packed, &norms, rows);
+                group(block::rows_a_block(request, order, packed), BLOCKS_A_REPORT)
+                    .into_par_iter()
+                    .map(search)
+                    .collect()
+            };
+            let (scored_before, mut n_candidates) = (n_scored, 0);
+            for block in found {
+                let block = block?;
+                n_scored += block.n_scored;
+                n_candidates += block.n_candidates;
+                for list in block.lists {
+                    top.items.extend(list.iter().map(|entry| entry.0));
+                    top.scores.extend(list.iter().map(|entry| entry.1));
+                    top.offsets.push(top.items.len());
+                }
+            }
+            done = top.n_lists();
+            let pays = || screen::pays(request.queries.n_cols(), n_scored - scored_before, n_candidates);
+            if screen.is_some() && !self.path.always && !pays() {
+                (screen, self.bytes, self.unpaid) = (None, None, self.unpaid.min(request.top_k));
+            }
+            on_block(Block { done, of: n_queries, n_scored, elapsed: started.elapsed() });
+        }
+        Ok(top)
+    }
+
+    /// What a request is to be screened with, if it is.
+    fn screen(&self, request: &Request<'_>, longest_query: f64) -> Option<Dots> {
+        let suits =
+            || request.top_k < self.unpaid && screen::suits(request, self.n_listed, self.bytes.is_some());
+        let can = || screen::can(request, (longest_query, largest(&self.norms)));
+        self.path.dots.filter(|_| can() && (self.path.always || suits()))
+    }
+
+    fn bytes(&mut self, dots: Dots, queries: &Dense) -> &screen::Bytes<'a> {
+        self.bytes.get_or_insert_with(|| {
+            screen::Bytes::new(dots, self.path.arch, queries, self.items, self.eligible)
+        })
+    }
+
+    fn packed(&mut self) -> &(items::Order<'a>, items::Packed) {
+        self.packed.get_or_insert_with(|| {
+            let order = items::Order::new(self.path.arch, self.items, &self.norms, self.eligible);
+            let packed = items::Packed::new(&self.norms, &order);
+            (order, packed)
+        })
+    }
 }
 
 /// Blocks that every thread works off between two reports: threads wait for each other there.
@@ -230,18 +277,12 @@ impl TopK {
     }
 }
 
-fn check(request: &Request<'_>) -> Result<(), Error> {
-    let (queries, items) = (request.queries.n_rows(), request.items.n_rows());
-    let (wide, item_wide) = (request.queries.n_cols(), request.items.n_cols());
+fn check(request: &Request<'_>, items: &Dense) -> Result<(), Error> {
+    let (wide, item_wide) = (request.queries.n_cols(), items.n_cols());
     if wide != item_wide {
         return Err(Error::Columns { queries: wide, items: item_wide });
     }
-    if u32::try_from(items).is_err() {
-        return Err(Error::TooManyItems { items });
-    }
-    if let Some(flags) = request.eligible.map(<[bool]>::len).filter(|&flags| flags != items) {
-        return Err(Error::Eligible { flags, items });
-    }
+    let (queries, items) = (request.queries.n_rows(), items.n_rows());
     for (which, matrix) in [("seen", request.seen), ("sparse", request.sparse)] {
         let Some(matrix) = matrix else { continue };
         let (n_rows, n_cols) = (matrix.n_rows(), matrix.n_cols());

@@ -13,7 +13,7 @@
 //! Columns differ in size, the more so where vectors are concatenated sources. A column is first multiplied
 //! by a power of two in the items and divided by it in the queries, which changes neither a product nor a
 //! bit, so that it is about as large in both: then no column costs the others their steps. Norms, here, are
-//! of these rows.
+//! of these rows. The powers are those of the first request's queries; others' only screen less well with them.
 //!
 //! A candidate is kept with the least that its score can be. The `k`-th best of these is a score that the
 //! list's last entry reaches at least; whatever cannot reach it is dropped. What is left at the end, at most
@@ -29,9 +29,9 @@ use crate::matrix::kernels::{Dots, Panel, ROWS};
 use crate::matrix::{Aligned, Csr, Dense};
 
 /// Eligible items, longest first, in bytes.
-pub(super) struct Bytes {
+pub(super) struct Bytes<'a> {
     pub(super) dots: Dots,
-    pub(super) order: Order,
+    pub(super) order: Order<'a>,
     /// What each column of a query is multiplied by.
     pub(super) by_query: Vec<f64>,
     /// Panel after panel, as [`Dots`] reads them: four columns after four columns, 48 items each. Zero is
@@ -79,10 +79,11 @@ pub(super) fn can(request: &Request<'_>, longest: (f64, f64)) -> bool {
         && sparse.par_iter().all(|value| f64::from(value.abs()) < limit)
 }
 
-/// Whether it is likely to pay.
-pub(super) fn suits(request: &Request<'_>, n_listed: usize) -> bool {
+/// Whether it is likely to pay, where the catalogue is in bytes already or has yet to be.
+pub(super) fn suits(request: &Request<'_>, n_listed: usize, there: bool) -> bool {
     let many = n_listed >= LONGEST_LIST * request.top_k.max(ROWS);
-    many && request.queries.n_rows() >= FEWEST_QUERIES && request.queries.n_cols() >= FEWEST_COLUMNS
+    many && (there || request.queries.n_rows() >= FEWEST_QUERIES)
+        && request.queries.n_cols() >= FEWEST_COLUMNS
 }
 
 /// Whether so few pairs passed that the screen is worth its cost: a product of bytes takes a quarter of the
@@ -91,16 +92,21 @@ pub(super) fn pays(n_columns: usize, n_scored: u64, n_candidates: u64) -> bool {
     n_candidates as f64 * STEPS_A_CANDIDATE < n_scored as f64 * n_columns as f64 * 0.75
 }
 
-impl Bytes {
-    pub(super) fn new(dots: Dots, arch: Arch, request: &Request<'_>) -> Self {
-        let items = request.items;
-        let scales = scales(&root_mean_squares(request.queries), &root_mean_squares(items));
+impl<'a> Bytes<'a> {
+    pub(super) fn new(
+        dots: Dots,
+        arch: Arch,
+        queries: &Dense,
+        items: &'a Dense,
+        eligible: Option<&[bool]>,
+    ) -> Self {
+        let scales = scales(&root_mean_squares(queries), &root_mean_squares(items));
         let by_item: Vec<f64> = scales.iter().map(|scale| scale.1).collect();
         let scaled =
             |item: u32| items.row(item as usize).iter().zip(&by_item).map(|(x, by)| f64::from(*x) * by);
         let norm = |item| scaled(item).map(|x| x * x).sum::<f64>().sqrt() * (1.0 + ROUNDINGS);
         let norms: Vec<f64> = (0..items.n_rows() as u32).into_par_iter().map(norm).collect();
-        let order = Order::new(arch, &norms, request.eligible);
+        let order = Order::new(arch, items, &norms, eligible);
         let n_groups = items.n_cols().div_ceil(GROUP);
         let panel_len = n_groups * GROUP * ROWS;
         let mut values = Aligned::new(order.len().div_ceil(ROWS) * panel_len, ZERO as u8);
@@ -137,12 +143,14 @@ impl Bytes {
 }
 
 /// What a column is multiplied by in queries and in items: a power of two and its inverse, or 0 where all
-/// products are 0.
+/// products are 0. A column that these queries leave empty may be full in others'.
 fn scales(queries: &[f64], items: &[f64]) -> Vec<(f64, f64)> {
+    let typical = (queries.iter().map(|q| q * q).sum::<f64>() / queries.len().max(1) as f64).sqrt();
     let scale = |(q, x): (&f64, &f64)| {
-        if *q == 0.0 || *x == 0.0 {
+        if *x == 0.0 {
             return (0.0, 0.0);
         }
+        let q = [*q, typical, *x].into_iter().find(|q| *q > 0.0).unwrap_or(*x);
         let power = ((x / q).log2() / 2.0).round() as i32;
         (2f64.powi(power), 2f64.powi(-power))
     };

@@ -62,7 +62,7 @@ pub(super) fn rows_a_block(request: &Request<'_>) -> usize {
 }
 
 /// Finds the lists of the queries in `rows`.
-pub(super) fn search(request: &Request<'_>, bytes: &Bytes, rows: Range<usize>) -> Found {
+pub(super) fn search(request: &Request<'_>, bytes: &Bytes<'_>, rows: Range<usize>) -> Found {
     let order = &bytes.order;
     let bound = Bound::new(request.queries.n_cols());
     let k = request.top_k.min(order.len());
@@ -84,14 +84,14 @@ pub(super) fn search(request: &Request<'_>, bytes: &Bytes, rows: Range<usize>) -
     let mut found = Found { lists: Vec::with_capacity(rows.len()), n_scored, n_candidates: 0 };
     for (mut query, at) in queries.into_iter().zip(rows) {
         let row = request.queries.row(at);
-        found.n_scored += query.take_rest(request, bytes, &bound, row);
+        found.n_scored += query.take_rest(bytes, &bound, row);
         found.n_candidates += query.n_candidates;
-        found.lists.push(query.list(request, order, row));
+        found.lists.push(query.list(order, row));
     }
     found
 }
 
-fn scan(bytes: &Bytes, values: &[i8], bound: &Bound, queries: &mut [Query]) -> u64 {
+fn scan(bytes: &Bytes<'_>, values: &[i8], bound: &Bound, queries: &mut [Query]) -> u64 {
     let tile_len = QUERIES * GROUP * bytes.n_groups;
     let mut tiles: Vec<Tile> =
         queries.chunks(QUERIES).enumerate().map(|(at, some)| Tile::new(at, some, bound)).collect();
@@ -192,7 +192,7 @@ impl Query {
     }
 
     /// Finds where the items lie that the query must not list, and those with a sparse score.
-    fn place(&mut self, request: &Request<'_>, order: &Order, at: usize) {
+    fn place(&mut self, request: &Request<'_>, order: &Order<'_>, at: usize) {
         let seen = request.seen.map_or(&[][..], |seen| seen.row(at).0);
         let itself = request.exclude_self.then_some(at as u32);
         let hidden = seen.iter().copied().chain(itself);
@@ -289,10 +289,10 @@ impl Query {
 
     /// Takes the sparse scores beyond the panel where the scan ended, unless norms rule them out;
     /// returns how many inner products that took.
-    fn take_rest(&mut self, request: &Request<'_>, bytes: &Bytes, bound: &Bound, row: &[f32]) -> u64 {
+    fn take_rest(&mut self, bytes: &Bytes<'_>, bound: &Bound, row: &[f32]) -> u64 {
         let norm_at = |position: u32| bytes.panels[position as usize / ROWS].norm;
         let rest = &self.sparse[self.n_taken..];
-        let rest = block::scores_of_rest(request, &bytes.order, row, rest, |position, added| {
+        let rest = block::scores_of_rest(&bytes.order, row, rest, |position, added| {
             bound.may_count(self.norm, norm_at(position), added, self.threshold)
         });
         for &(position, score) in &rest {
@@ -302,13 +302,13 @@ impl Query {
     }
 
     /// Scores what is left, in f32.
-    fn list(mut self, request: &Request<'_>, order: &Order, row: &[f32]) -> Vec<(u32, f32)> {
+    fn list(mut self, order: &Order<'_>, row: &[f32]) -> Vec<(u32, f32)> {
         if self.norm == 0.0 {
             return self.list_of_zeros(order);
         }
         self.cut(order.arch);
         let items: Vec<u32> = self.positions.iter().map(|position| order.items[*position as usize]).collect();
-        let products = kernel::products(order.chains, row, request.items, &items);
+        let products = kernel::products(order, row, &items);
         let mut best = Best::new(self.k);
         for ((position, item), product) in self.positions.into_iter().zip(items).zip(products) {
             let added = self.sparse.binary_search_by_key(&position, |entry| entry.0);
@@ -318,7 +318,7 @@ impl Query {
     }
 
     /// The list where every product is zero: what sparse scores say, and the first items.
-    fn list_of_zeros(self, order: &Order) -> Vec<(u32, f32)> {
+    fn list_of_zeros(self, order: &Order<'_>) -> Vec<(u32, f32)> {
         let mut best = Best::new(self.k);
         for &(position, added) in &self.sparse {
             best.offer(order.items[position as usize], added);

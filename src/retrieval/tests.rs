@@ -25,8 +25,6 @@ impl Shop {
     fn request(&self) -> Request<'_> {
         Request {
             queries: &self.queries,
-            items: &self.items,
-            eligible: self.eligible.as_deref(),
             seen: self.seen.as_ref(),
             sparse: self.sparse.as_ref(),
             exclude_self: self.exclude_self,
@@ -39,7 +37,16 @@ impl Shop {
     }
 
     fn retrieve(&self) -> Result<TopK, Error> {
-        retrieve(&self.request(), &mut |_| ())
+        self.index()?.retrieve(&self.request(), &mut |_| ())
+    }
+
+    fn index(&self) -> Result<Index<'_>, Error> {
+        index(&self.items, self.eligible.as_deref())
+    }
+
+    fn retrieve_on(&self, path: Path) -> TopK {
+        let mut index = Index::on(path, &self.items, self.eligible.as_deref()).unwrap();
+        index.retrieve(&self.request(), &mut |_| ()).unwrap()
     }
 
     /// The textbook: every score, sorted, cut.
@@ -148,7 +155,7 @@ proptest! {
         let sorted = shop.sorted();
         prop_assert_eq!(lists(&shop.retrieve().unwrap()), sorted.clone());
         for path in paths() {
-            let top = retrieve_on(path, &shop.request(), &mut |_| ()).unwrap();
+            let top = shop.retrieve_on(path);
             prop_assert_eq!(lists(&top), sorted.clone(), "{:?}", path);
         }
     }
@@ -264,7 +271,7 @@ fn many_panels_and_blocks_equal_the_full_sort() {
 fn falling_norms_end_the_scan_early() {
     let shop = skewed(40, 4_000, 4, 5);
     let mut reports = Vec::new();
-    let top = retrieve(&shop.request(), &mut |block| reports.push(block)).unwrap();
+    let top = shop.index().unwrap().retrieve(&shop.request(), &mut |block| reports.push(block)).unwrap();
     assert_eq!(lists(&top), shop.sorted());
     let last = reports.last().unwrap();
     assert_eq!((last.done, last.of), (40, 40));
@@ -283,7 +290,8 @@ fn sparse_scores_count_beyond_the_end_of_the_scan() {
         .collect();
     shop.sparse = Some(shop.cells(&cells));
     let mut n_scored = 0;
-    let top = retrieve(&shop.request(), &mut |block| n_scored = block.n_scored).unwrap();
+    let top =
+        shop.index().unwrap().retrieve(&shop.request(), &mut |block| n_scored = block.n_scored).unwrap();
     assert_eq!(lists(&top), shop.sorted());
     assert!(n_scored < 40 * 4_000 / 2, "{n_scored}");
 }
@@ -343,7 +351,7 @@ fn instructions_do_not_change_a_bit() {
     let mut shop = skewed(21, 700, 211, 9);
     shop.sparse = Some(shop.cells(&[(3, 5, 0.25), (7, 600, -3.0), (20, 0, 1.0), (20, 699, 4.0)]));
     for path in paths() {
-        let top = retrieve_on(path, &shop.request(), &mut |_| ()).unwrap();
+        let top = shop.retrieve_on(path);
         assert_eq!(top, shop.retrieve().unwrap(), "{path:?}");
     }
 }
@@ -361,6 +369,29 @@ fn a_screen_that_pays_is_used_and_changes_nothing() {
     assert_eq!(lists(&shop.retrieve().unwrap()), shop.sorted());
 }
 
+/// What an index has prepared for one request is right for whichever comes next: other queries, columns that
+/// were empty before, longer lists, scores that no screen can tell.
+#[test]
+fn an_index_answers_as_if_it_had_not_been_asked_before() {
+    let mut shop = skewed(70, 2_000, 24, 11);
+    shop.eligible = Some((0..2_000).map(|item| item % 17 != 3).collect());
+    (0..70).for_each(|query| shop.queries.row_mut(query)[5] = 0.0);
+    let mut other = Shop { queries: Dense::from_vec(66, 24, drawn(66 * 24, 9)).unwrap(), ..shop.clone() };
+    other.queries.values_mut().iter_mut().for_each(|value| *value *= 1e-3);
+    (0..66).for_each(|query| other.queries.row_mut(query)[5] = 40.0);
+    let mut huge = other.clone();
+    huge.queries.values_mut().iter_mut().for_each(|value| *value *= 1e36);
+    let few = Shop { queries: Dense::from_vec(3, 24, drawn(72, 9)).unwrap(), ..shop.clone() };
+    let long = Shop { top_k: 900, ..other.clone() };
+    let shops = [&shop, &long, &few, &other, &huge, &shop].map(|shop| (shop.request(), shop.sorted()));
+    for path in paths().into_iter().flat_map(|path| [path, Path { always: false, ..path }]) {
+        let mut index = Index::on(path, &shop.items, shop.eligible.as_deref()).unwrap();
+        for (request, sorted) in &shops {
+            assert_eq!(&lists(&index.retrieve(request, &mut |_| ()).unwrap()), sorted, "{path:?}");
+        }
+    }
+}
+
 #[test]
 fn a_query_of_zeros_lists_the_first_items_and_what_sparse_scores_lift() {
     let mut shop = skewed(20, 400, 24, 7);
@@ -371,7 +402,7 @@ fn a_query_of_zeros_lists_the_first_items_and_what_sparse_scores_lift() {
     shop.seen = Some(shop.cells(&[(3, 0, 1.0), (3, 5, 1.0), (4, 2, 1.0)]));
     shop.sparse = Some(shop.cells(&[(3, 3, -1.0), (3, 5, 9.0), (3, 350, 0.5), (11, 399, 0.0), (11, 1, 2.0)]));
     for path in paths() {
-        let top = retrieve_on(path, &shop.request(), &mut |_| ()).unwrap();
+        let top = shop.retrieve_on(path);
         assert_eq!(lists(&top), shop.sorted(), "{path:?}");
         assert_eq!(top.list(3).0, [350, 2, 4, 6, 7, 8, 9]);
     }
@@ -467,6 +498,7 @@ fn rows_that_are_not_finite_are_refused_by_name() {
     let mut shop = Shop::new(&[&[1.0, 1.0]], &[&[1.0, 0.0], &[2.0, 0.0]], 1);
     shop.items.row_mut(1)[1] = f32::NAN;
     assert_eq!(shop.retrieve(), Err(Error::NotFinite { matrix: "items", row: 1 }));
+    shop.items.row_mut(1)[1] = 0.0;
     shop.queries.row_mut(0)[0] = f32::INFINITY;
     assert_eq!(shop.retrieve(), Err(Error::NotFinite { matrix: "queries", row: 0 }));
 }
@@ -502,7 +534,7 @@ fn a_screen_keeps_what_only_rounding_tells_apart() {
             ..skewed(2, 900, 40, 23)
         };
         for path in paths() {
-            let top = retrieve_on(path, &shop.request(), &mut |_| ()).unwrap();
+            let top = shop.retrieve_on(path);
             assert_eq!(lists(&top), shop.sorted(), "{path:?} at {scale}");
         }
     }

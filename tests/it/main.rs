@@ -21,6 +21,7 @@ mod serving;
 mod shop;
 mod store;
 mod table;
+mod texts;
 mod tuning;
 mod warm;
 mod watched;

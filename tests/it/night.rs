@@ -106,6 +106,13 @@ fn a_second_run_reuses_every_stage_and_gives_the_same_rows() {
     for table in LISTS {
         assert_eq!(rows(&first.join(table), &columns), rows(&second.join(table), &columns), "{table}");
     }
+    // A night that multiplies says how fast the machine does, and how near to it the night came.
+    assert!(manifest(&first)["peak_flops"].as_f64() > Some(0.0));
+    assert_eq!(manifest(&second)["peak_flops"], 0.0);
+    let shown = shop.lamplighter(&["show", "run", "job.toml", "night-2026-11-21-1"]);
+    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+    let line = shown.lines().find(|line| line.contains("GFLOP/s")).expect("a line of shares");
+    assert!(line.contains("factorize ") && line.contains("rank "), "{line}");
 }
 
 #[test]

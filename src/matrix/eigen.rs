@@ -7,11 +7,11 @@
 use pulp::Arch;
 
 /// A symmetric matrix as `Σ values[k] vectors[k] vectors[k]'`.
-pub(super) struct Eigen {
+pub struct Eigen {
     /// In no particular order.
-    pub(super) values: Vec<f64>,
+    pub values: Vec<f64>,
     /// `n × n`, one orthonormal eigenvector a row.
-    pub(super) vectors: Vec<f64>,
+    pub vectors: Vec<f64>,
 }
 
 /// QL needs fewer than two rounds an eigenvalue on average; more than this means NaN.
@@ -22,7 +22,7 @@ const MAX_ROUNDS: usize = 64;
 const NOTHING: f64 = 1e-24;
 
 /// Decomposes the symmetric `n × n` row-major `matrix`; none if it holds values that are not finite.
-pub(super) fn decompose(matrix: Vec<f64>, n: usize) -> Option<Eigen> {
+pub fn decompose(matrix: Vec<f64>, n: usize) -> Option<Eigen> {
     if matrix.iter().any(|value| !value.is_finite()) {
         return None;
     }

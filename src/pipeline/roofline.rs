@@ -1,0 +1,61 @@
+//! How near the stages that multiply come to what the machine can do.
+//!
+//! The peak is measured on the spot: this crate's own product of matrices in f32, on all threads, for some tens of
+//! milliseconds. What a stage computes is counted from shapes, at what the textbook takes (retrieval: every
+//! pair's inner product, pruned or not), and its time is all of its time, reading and writing included.
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use crate::matrix::kernels::{Precision, Then, Weights};
+use crate::publish::Manifest;
+
+const SPAN: Duration = Duration::from_millis(30);
+/// Rows, inputs and outputs of the product: whole register tiles, and all of it in a second-level cache.
+const WIDTH: usize = 384;
+
+/// Products' f32 operations a second.
+pub(super) fn peak_flops() -> f64 {
+    let weights = Weights::new(&vec![0.5; WIDTH * WIDTH], &[0.0; WIDTH], Precision::F32);
+    let rates = rayon::broadcast(|_| {
+        let (inputs, mut outputs) = (vec![0.5; WIDTH * WIDTH], vec![0.0; WIDTH * WIDTH]);
+        let (began, mut n_products) = (Instant::now(), 0.0);
+        while began.elapsed() < SPAN {
+            weights.apply(&inputs, Then::Nothing, &mut outputs);
+            black_box(&outputs);
+            n_products += 1.0;
+        }
+        n_products * 2.0 * (WIDTH as f64).powi(3) / began.elapsed().as_secs_f64()
+    });
+    rates.iter().sum()
+}
+
+/// The share of the peak that each stage of a run came to, of those that say what they computed.
+pub(super) fn shares(manifest: &Manifest) -> Vec<(&str, f64)> {
+    let did = manifest.stages.iter().filter(|stage| stage.reused_from.is_none() && stage.elapsed_ms > 0);
+    let share = did.filter_map(|stage| {
+        let flops = manifest.facts.get(&stage.name)?["flops"].as_f64().filter(|flops| *flops > 0.0)?;
+        Some((stage.name.as_str(), flops * 1e3 / stage.elapsed_ms as f64 / manifest.peak_flops))
+    });
+    share.filter(|share| share.1.is_finite()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::publish::Cost;
+
+    #[test]
+    fn a_share_is_flops_by_seconds_by_the_peak() {
+        let mut manifest = Manifest { peak_flops: 2e9, ..Manifest::default() };
+        for (name, reused) in [("encode", None), ("rank", Some("night-1".to_owned())), ("gate", None)] {
+            manifest.stage(name, "", (Duration::from_secs(2), Cost::default()), reused);
+            manifest.facts.insert(name.to_owned(), serde_json::json!({ "flops": 1e9 }));
+        }
+        manifest.facts.insert("gate".to_owned(), serde_json::json!({}));
+        assert_eq!(shares(&manifest), [("encode", 0.25)]);
+        manifest.peak_flops = 0.0;
+        assert!(shares(&manifest).is_empty(), "not measured");
+        assert!(peak_flops() > 1e8);
+    }
+}
