@@ -22,7 +22,7 @@ os.environ["POLARS_MAX_THREADS"] = str(THREADS)
 
 import numpy as np
 
-# As the job's defaults have it: an event's weight by its type, halved every thirty days.
+# An event's weight by its type, as the job's defaults have it, halved every thirty days.
 WEIGHTS = {"view": 1.0, "click": 2.0, "cart": 4.0, "purchase": 8.0}
 HALF_LIFE_DAYS = 30.0
 

@@ -173,7 +173,8 @@ fn where_all_times_are_equal_a_random_share_of_each_user_is_held_out() {
     let run = shop.run(&["--set", "ranking.exclude_seen=true"]);
     let manifest = crate::shop::manifest(&run);
     assert!(manifest["warnings"].to_string().contains("all event times are equal"), "{manifest}");
-    assert!(manifest["facts"]["learn"]["users"].as_u64().expect("users") > 100);
+    let learn = &manifest["facts"]["learn"];
+    assert!(learn["users"].as_u64().is_some_and(|users| users > 50), "{learn}");
     let found = metrics(&run);
     let recall = |system: &str| found[&key(system, "recall", "all")][0];
     assert!(recall("fused") > recall("popularity"), "{} and {}", recall("fused"), recall("popularity"));
