@@ -23,7 +23,8 @@ evaluate() {
         rm -rf "out/bench/$name-tuning"
         "$lamplighter" --quiet tune "$job" --budget "$budget" "$@" --set "output='../../out/bench/$name-tuning'"
         local tuned="out/bench/$name-tuning/tuning/tuned.toml"
-        [[ ! -e $tuned ]] || "$lamplighter" --quiet evaluate "$job" "$@" --with "$tuned" | grep -v '^$'
+        [[ ! -e $tuned ]] || "$lamplighter" --quiet evaluate "$job" "$@" --with "$tuned" \
+            --set "output='../../out/bench/$name-tuned'" | grep -v '^$'
     fi
 }
 
@@ -32,10 +33,19 @@ for name in ml-1m gowalla; do
         --set "inputs.events.path='$data/$name/train.parquet'" \
         --set "evaluation.test='$data/$name/test.parquet'"
 done
+# The same models and weights under rules for more diverse lists: what that costs and brings.
+if [[ -e $data/gowalla/train.parquet ]]; then
+    for rules in '{long_tail=0.3,diversity=0.4}' '{long_tail=0.65,diversity=0.7}'; do
+        printf '\n== gowalla, %s\n' "$rules"
+        "$lamplighter" --quiet evaluate jobs/bench/gowalla.toml \
+            --set "inputs.events.path='$data/gowalla/train.parquet'" \
+            --set "evaluation.test='$data/gowalla/test.parquet'" --set "ranking.rules=$rules" | sed -n '/all @/,/fused/p'
+    done
+fi
 evaluate beauty "$data/beauty/train.parquet" jobs/bench/beauty.toml \
     --set "inputs.events.path=['$data/beauty/train.parquet','$data/beauty/valid.parquet']" \
     --set "inputs.items.path='$data/beauty/items.parquet'" \
-    --set "evaluation.test='$data/beauty/test.parquet'"
+    --set "evaluation.test='$data/beauty/test.parquet'" --set 'evaluation.diversity=[0.1,0.2,0.3,0.5]'
 if [[ -e $data/beauty/train.parquet ]]; then
     python3 scripts/hide_items.py "$data/beauty" out/bench/hidden
     hidden=$PWD/out/bench/hidden

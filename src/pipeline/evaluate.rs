@@ -25,6 +25,7 @@ impl Night<'_> {
         let spec = &self.job.spec;
         let fingerprint = self
             .models_fingerprint("evaluate", &["behavior", "catalog", "encode", "factorize", "learn"])
+            .add("lists", &json!(spec.ranking).to_string())
             .add("config", &json!(spec.evaluation).to_string())
             .add("min_users", &spec.privacy.min_users.to_string());
         self.stage("evaluate", fingerprint.hex(), |night, folder| {

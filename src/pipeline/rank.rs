@@ -23,6 +23,7 @@ impl Night<'_> {
         let spec = &self.job.spec;
         let fingerprint = self
             .models_fingerprint("rank", &["behavior", "catalog", "encode", "factorize", "learn"])
+            .add("lists", &json!(spec.ranking).to_string())
             .add("buckets", &spec.publish.buckets.0.to_string())
             .add("min_users", &spec.privacy.min_users.to_string());
         self.stage("rank", fingerprint.hex(), |night, folder| {

@@ -155,13 +155,17 @@ impl<'a> Night<'a> {
         fingerprint
     }
 
-    /// The same with what lists are made with: every model but the factors, and the fusion.
+    /// The same with what models are made with, all but the factors, and what they are weighed by.
     pub(super) fn models_fingerprint(&self, stage: &str, reads: &[&str]) -> Fingerprint {
         let spec = &self.job.spec;
+        let ranking = &spec.ranking;
+        // Neither the rules of lists nor their length have a part in a model.
+        let ranking =
+            json!((ranking.exclude_seen, &ranking.weights, &ranking.without, ranking.trend_half_life_days));
         self.fingerprint(stage, reads)
             .add("linear", &json!(spec.linear).to_string())
             .add("profile", &json!(spec.profile).to_string())
-            .add("ranking", &json!(spec.ranking).to_string())
+            .add("ranking", &ranking.to_string())
             .add("repeat", &json!(spec.repeat).to_string())
             .add("seed", &spec.seed.to_string())
             .add("threads", &spec.threads.to_string())

@@ -232,6 +232,13 @@ fn lists_are_compared_at_other_diversities_and_with_own_items_by_frequency() {
     // Whoever turned to an item most often, does so again more often than to any popular one.
     let recall = |system: &str| found[&key(system, "recall", "repeat")][0];
     assert!(recall("frequency") > recall("popularity") && recall("frequency") < 1.0);
+
+    // Other rules make other lists of the same models, with the same weights.
+    let manifest = crate::shop::manifest(&shop.run(&["--set", "ranking.rules.diversity=0.5"]));
+    for stage in manifest["stages"].as_array().expect("stages") {
+        let made = ["rank", "evaluate", "gate"].contains(&stage["name"].as_str().expect("a name"));
+        assert_eq!(stage["reused_from"].is_null(), made, "{stage}");
+    }
 }
 
 /// A job whose users have attributes and whose weights are learned.
