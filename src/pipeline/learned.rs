@@ -27,6 +27,9 @@ pub(super) struct Learned {
     pub(super) content: Option<(Dense, Dense)>,
     pub(super) spectral: Option<Spectral>,
     pub(super) trend: Option<(Dense, Dense)>,
+    /// As the history has it, and for cold items as look-alikes have it: nobody has turned to them because they
+    /// were not there, not because nobody would.
+    popularity: Dense,
     pub(super) linear: linear::Models,
     lookalikes: Option<Lookalikes>,
     heirs: Vec<(Source, Heirs)>,
@@ -58,7 +61,7 @@ impl Learned {
             bias: None,
             ruled: false,
             segments: &self.history.segments,
-            popularity: &self.history.popularity,
+            popularity: &self.popularity,
             history: &self.history.interactions,
             eligible,
         }
@@ -216,7 +219,12 @@ pub(super) fn alone(
     (top_k, exclude_seen): (usize, bool),
     on_done: &mut dyn FnMut(usize),
 ) -> Result<Vec<Vec<u32>>, Error> {
-    let fusion = ranking::fuse(learned.sources(eligible), &Weights::alone(source).into())?;
+    let mut sources = learned.sources(eligible);
+    // By itself it is the baseline that everything is measured by: nothing is made up in it.
+    if source == Source::Popularity {
+        sources.popularity = &learned.history.popularity;
+    }
+    let fusion = ranking::fuse(sources, &Weights::alone(source).into())?;
     let is_dense = source == Source::Popularity || learned.dense().iter().any(|dense| dense.0 == source);
     let mut lister = Lister::new(&fusion, learned, eligible, exclude_seen)?;
     let mut lists = Vec::with_capacity(users.len());
@@ -252,6 +260,7 @@ impl Night<'_> {
             factors: self.factors(window)?,
             content,
             spectral,
+            popularity: history.popularity.clone(),
             trend: history.trend(spec.ranking.trend_half_life_days.get()),
             linear: models,
             lookalikes: lookalikes.transpose()?,
@@ -262,8 +271,11 @@ impl Night<'_> {
             without: without.clone(),
         };
         if let Some(lookalikes) = &learned.lookalikes {
-            let outputs = learned.spectral.as_mut().map(|spectral| &mut spectral.outputs);
-            outputs.into_iter().chain([&mut learned.factors.1]).for_each(|items| lookalikes.fill_rows(items));
+            let spectral = learned.spectral.as_mut().map(|spectral| &mut spectral.outputs);
+            let trend = learned.trend.as_mut().map(|trend| &mut trend.1);
+            let all =
+                [&mut learned.factors.1, &mut learned.popularity].into_iter().chain(spectral).chain(trend);
+            all.for_each(|items| lookalikes.fill_rows(items));
         }
         let linear: Vec<Source> = learned.linear().iter().map(|linear| linear.source).collect();
         linear.into_iter().for_each(|source| learned.inherit_columns(source));

@@ -39,10 +39,13 @@ fn an_item_added_today_is_listed_tonight() {
     shop.write("data/items.parquet", &concat_batches(&items.schema(), [&items, &twin]).expect("rows"));
 
     let run = shop.run(&[]);
-    let lists = rows(&run.join("recommendations"), &["item_id", "factors_score", "content_score", "user_id"]);
+    let lists =
+        rows(&run.join("recommendations"), &["item_id", "factors_score", "popularity_score", "user_id"]);
     let of_twin: Vec<_> = lists.iter().filter(|row| row[0] == "zz-new").collect();
     let users: std::collections::BTreeSet<&String> = lists.iter().map(|row| &row[3]).collect();
     assert!(of_twin.len() > users.len() / 20, "{} of {} lists have it", of_twin.len(), users.len());
+    // It is not held back for having had no day to be turned to.
+    assert!(of_twin.iter().all(|row| row[2].parse::<f64>().is_ok_and(|score| score > 0.0)), "{of_twin:?}");
     let factors = rows(&run.join("item_factors"), &["item_id", "factors"]);
     assert!(factors.iter().any(|row| row[0] == "zz-new"), "it has its row");
     let similar = rows(&run.join("similar_items"), &["item_id", "similar_item_id"]);
