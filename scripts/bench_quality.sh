@@ -20,11 +20,12 @@ evaluate() {
     "$lamplighter" --quiet evaluate "$job" "$@" | grep -v '^$'
     if [[ -n $budget ]]; then
         printf '\n== %s, tuned\n' "$name"
-        rm -rf "out/bench/$name-tuning"
-        "$lamplighter" --quiet tune "$job" --budget "$budget" "$@" --set "output='../../out/bench/$name-tuning'"
-        local tuned="out/bench/$name-tuning/tuning/tuned.toml"
+        local folder=${name//[ ,]/-}
+        rm -rf "out/bench/$folder-tuning"
+        "$lamplighter" --quiet tune "$job" --budget "$budget" "$@" --set "output='../../out/bench/$folder-tuning'"
+        local tuned="out/bench/$folder-tuning/tuning/tuned.toml"
         [[ ! -e $tuned ]] || "$lamplighter" --quiet evaluate "$job" "$@" --with "$tuned" \
-            --set "output='../../out/bench/$name-tuned'" | grep -v '^$'
+            --set "output='../../out/bench/$folder-tuned'" | grep -v '^$'
     fi
 }
 

@@ -16,7 +16,7 @@ pub struct Config {
     /// Events older than this many days before the newest are excluded; where it is not said, none is.
     pub history_days: Option<i64>,
     /// An event's weight halves every so many days. Where it is not said, it is a quarter of what half of the
-    /// events are older than, but at least 30: see [`Config::half_life`].
+    /// events are older than, but at least 30.
     pub half_life_days: Option<f64>,
     /// Weight of each event type; 0 excludes a type, a type not named here is excluded too.
     pub event_weights: EventWeights,

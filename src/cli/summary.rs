@@ -48,7 +48,10 @@ pub(super) fn of_backtest(found: &Backtest) -> String {
 
 pub(super) fn of_search(found: &Search) -> String {
     let (trials, elapsed) = (from_here(&found.trials), found.elapsed.as_secs_f64());
-    let mut text = format!("{}\n  {elapsed:.1} s\n\nall trials: {}\n", found.report, trials.display());
+    let mut text = format!("{}\n  {elapsed:.1} s\n", found.report);
+    if found.trials.exists() {
+        text += &format!("\nall trials: {}\n", trials.display());
+    }
     if let Some(tuned) = &found.tuned {
         let tuned = from_here(tuned);
         text += &format!("better keys: {0}\nnext: lamplighter run JOB --with {0}\n", tuned.display());

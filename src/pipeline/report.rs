@@ -124,7 +124,9 @@ fn metrics(folder: &Path) -> Result<Vec<Metric>, Error> {
     if !path.exists() {
         return Ok(Vec::new());
     }
-    let rows = lake::read(&path, &["system", "metric", "slice", "k", "users", "value", "low", "high"])?;
+    let columns =
+        ["system", "metric", "slice", "k", "users", "value", "low", "high", "gain_low", "gain_high"];
+    let rows = lake::read(&path, &columns)?;
     let text = |column: usize, row: usize| rows.column(column).as_string::<i32>().value(row).to_owned();
     let count = |column: usize, row: usize| rows.column(column).as_primitive::<UInt32Type>().value(row);
     let number = |column: usize, row: usize| {
@@ -139,6 +141,7 @@ fn metrics(folder: &Path) -> Result<Vec<Metric>, Error> {
         users: count(4, row),
         value: number(5, row).unwrap_or(0.0),
         interval: number(6, row).zip(number(7, row)),
+        gain: number(8, row).zip(number(9, row)),
     };
     Ok((0..rows.num_rows()).map(metric).collect())
 }

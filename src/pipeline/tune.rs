@@ -26,7 +26,7 @@ use super::stages::Night;
 /// What a search may cost.
 #[derive(Clone, Copy, Debug)]
 pub struct Budget {
-    /// No trial begins after this.
+    /// No trial begins later than this after the first.
     pub time: Duration,
     /// The most trials.
     pub trials: usize,
@@ -90,12 +90,14 @@ impl Night<'_> {
             proposals.insert(source, lesson.proposals(&learned, source)?);
         }
         let mut users = measure(&lesson, &learned, &proposals, &self.job.spec.learning)?;
+        // What it takes to have something to search is no search.
+        let searching = Instant::now();
         let mut ndcg = Gain::of(&users).mean;
         let first = tried.first().map_or(ndcg, |tried| tried.ndcg - tried.trial.gain);
         if !tried.is_empty() {
             self.tell(tried.len(), &format!("goes on from here, NDCG {ndcg:.4}"));
         }
-        while tried.len() < budget.trials && began.elapsed() < budget.time {
+        while tried.len() < budget.trials && searching.elapsed() < budget.time {
             let trials: Vec<Trial> = tried.iter().map(|tried| tried.trial.clone()).collect();
             let own = |key: &tuning::Key| self.job.number(key.name);
             let allowed = |block: &Block| learned.has(block);

@@ -65,6 +65,8 @@ pub struct Metric {
     pub value: f64,
     /// Its 95 % interval.
     pub interval: Option<(f64, f64)>,
+    /// The 95 % interval of what the fused lists have more, user by user.
+    pub gain: Option<(f64, f64)>,
     /// How many users.
     pub users: u32,
 }

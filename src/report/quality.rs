@@ -20,20 +20,25 @@ pub(super) fn figure(svg: String, label: &str, caption: &str) -> Html {
     Html::element("figure", "", plot.and(Html::element("figcaption", "", caption)))
 }
 
-/// Of two values with intervals: whether one is clearly above the other.
+/// Gains above this are told without their size: against next to nothing any share is large.
+const MOST_GAIN: f64 = 10.0;
+
+/// Whether the fused lists are clearly above or below others, by the interval of the difference user by user.
 fn compared(fused: &Metric, other: &Metric) -> String {
-    let (Some(fused_ends), Some(ends)) = (fused.interval, other.interval) else { return String::new() };
-    let word = if fused_ends.0 > ends.1 {
+    let Some((low, high)) = other.gain else { return String::new() };
+    let word = if low > 0.0 {
         "fused is above"
-    } else if fused_ends.1 < ends.0 {
+    } else if high < 0.0 {
         "fused is below"
     } else {
-        "intervals meet"
+        "no clear difference"
     };
-    if other.value <= 0.0 {
-        return word.to_owned();
+    let gain = fused.value / other.value - 1.0;
+    if gain.is_finite() && gain < MOST_GAIN {
+        format!("{word} ({:+.1} %)", 100.0 * gain)
+    } else {
+        word.to_owned()
     }
-    format!("{word} ({:+.1} %)", 100.0 * (fused.value / other.value - 1.0))
 }
 
 struct Frame<'a> {

@@ -42,7 +42,7 @@ fn says(page: &str, id: &str, parts: &[&str]) {
 
 fn metric(system: &str, metric: &str, value: f64, interval: Option<(f64, f64)>) -> Metric {
     let (system, metric, slice) = (system.to_owned(), metric.to_owned(), "all".to_owned());
-    Metric { system, metric, slice, k: 10, value, interval, users: 1234 }
+    Metric { system, metric, slice, k: 10, value, interval, gain: None, users: 1234 }
 }
 
 fn finding(name: &str, holds: bool, accepted: bool) -> Finding {
@@ -106,8 +106,8 @@ fn full() -> Facts {
         metrics: vec![
             metric("fused", "ndcg", 0.3, Some((0.29, 0.31))),
             metric("fused", "coverage", 0.125, None),
-            metric("popularity", "ndcg", 0.2, Some((0.19, 0.21))),
-            metric("ease", "ndcg", 0.295, Some((0.285, 0.305))),
+            Metric { gain: Some((0.08, 0.12)), ..metric("popularity", "ndcg", 0.2, Some((0.19, 0.21))) },
+            Metric { gain: Some((0.002, 0.008)), ..metric("ease", "ndcg", 0.295, Some((0.285, 0.305))) },
         ],
         nights: vec![night("2026-11-20", 0.28), night("2026-11-21", 0.3)],
         learned: Learned {
@@ -149,7 +149,7 @@ fn every_section_says_what_the_facts_say() {
             "1,234 users",
             "fused 0.3000 0.2900 to 0.3100",
             "popularity 0.2000 0.1900 to 0.2100 – – fused is above (+50.0 %)",
-            "ease 0.2950 0.2850 to 0.3050 – – intervals meet (+1.7 %)",
+            "ease 0.2950 0.2850 to 0.3050 – – fused is above (+1.7 %)",
             "fused 0.1250 – – – – –",
         ],
     );
