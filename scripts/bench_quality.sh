@@ -36,7 +36,7 @@ for name in ml-1m gowalla; do
 done
 # The same models and weights under rules for more diverse lists: what that costs and brings.
 if [[ -e $data/gowalla/train.parquet ]]; then
-    for rules in '{long_tail=0.3,diversity=0.4}' '{long_tail=0.65,diversity=0.7}'; do
+    for rules in '{long_tail=0.3,diversity=0.4}' '{long_tail=0.6,diversity=0.6}'; do
         printf '\n== gowalla, %s\n' "$rules"
         "$lamplighter" --quiet evaluate jobs/bench/gowalla.toml \
             --set "inputs.events.path='$data/gowalla/train.parquet'" \
