@@ -81,6 +81,10 @@ fn naive_half(rows: &Csr, fixed: &Dense, config: &Config) -> Vec<Vec<f64>> {
     }
     let solve = |at: usize| {
         let (cols, weights) = rows.row(at);
+        // Their right-hand side is zero; where there is no entry at all, so is the system.
+        if cols.is_empty() {
+            return vec![0.0; rank];
+        }
         let mut system = vec![vec![0f64; rank + 1]; rank];
         for (i, line) in system.iter_mut().enumerate() {
             line[..rank].copy_from_slice(&shared[i]);
