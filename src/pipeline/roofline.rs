@@ -1,7 +1,7 @@
 //! How near the stages that multiply come to what the machine can do.
 //!
-//! The peak is measured on the spot: this crate's own product of matrices in f32, on all threads, for some tens of
-//! milliseconds. What a stage computes is counted from shapes, at what the textbook takes (retrieval: every
+//! The peak is measured on the spot: this crate's own product of matrices in f32, on all threads, the best of some
+//! spans of ten milliseconds, since other programs take their part of most. What a stage computes is counted from shapes, at what the textbook takes (retrieval: every
 //! pair's inner product, pruned or not), and its time is all of its time, reading and writing included.
 
 use std::hint::black_box;
@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use crate::matrix::kernels::{Precision, Then, Weights};
 use crate::publish::Manifest;
 
-const SPAN: Duration = Duration::from_millis(30);
+const SPAN: Duration = Duration::from_millis(10);
+const SPANS: usize = 8;
 /// Rows, inputs and outputs of the product: whole register tiles, and all of it in a second-level cache.
 const WIDTH: usize = 384;
 
@@ -19,13 +20,16 @@ pub(super) fn peak_flops() -> f64 {
     let weights = Weights::new(&vec![0.5; WIDTH * WIDTH], &[0.0; WIDTH], Precision::F32);
     let rates = rayon::broadcast(|_| {
         let (inputs, mut outputs) = (vec![0.5; WIDTH * WIDTH], vec![0.0; WIDTH * WIDTH]);
-        let (began, mut n_products) = (Instant::now(), 0.0);
-        while began.elapsed() < SPAN {
-            weights.apply(&inputs, Then::Nothing, &mut outputs);
-            black_box(&outputs);
-            n_products += 1.0;
-        }
-        n_products * 2.0 * (WIDTH as f64).powi(3) / began.elapsed().as_secs_f64()
+        let mut span = || {
+            let (began, mut n_products) = (Instant::now(), 0.0);
+            while began.elapsed() < SPAN {
+                weights.apply(&inputs, Then::Nothing, &mut outputs);
+                black_box(&outputs);
+                n_products += 1.0;
+            }
+            n_products * 2.0 * (WIDTH as f64).powi(3) / began.elapsed().as_secs_f64()
+        };
+        (0..SPANS).map(|_| span()).fold(0.0, f64::max)
     });
     rates.iter().sum()
 }
