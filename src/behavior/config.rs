@@ -89,20 +89,19 @@ const LEAST_HALF_LIFE: f64 = 30.0;
 /// What share of the median event's age it is.
 const HALF_LIFE_SHARE: f64 = 0.25;
 
-impl Config {
-    /// The half-life in days for events of which `n[d]` are `d` days old. A shop of one year forgets within
-    /// weeks; where histories reach over many years, weeks would leave of most users nothing.
-    pub(super) fn half_life(&self, days: impl Iterator<Item = (i64, i64)> + Clone) -> f64 {
-        let half: i64 = days.clone().map(|(_, n)| n).sum::<i64>() / 2;
-        let mut younger = 0;
-        let median = days.into_iter().find(|(_, n)| {
-            younger += n;
-            younger > half
-        });
-        let open = median.map_or(0.0, |(age, _)| age as f64 * HALF_LIFE_SHARE).max(LEAST_HALF_LIFE);
-        self.half_life_days.unwrap_or(open)
-    }
+/// An open half-life in days, of events by their age in days, which ascends, and how many are that old. A shop of
+/// one year forgets within weeks; where histories reach over many years, weeks would leave of most users nothing.
+pub(super) fn open_half_life(ages: &[i64], counts: &[i64]) -> f64 {
+    let half = counts.iter().sum::<i64>() / 2;
+    let mut younger = 0;
+    let median = ages.iter().zip(counts).find(|(_, n)| {
+        younger += *n;
+        younger > half
+    });
+    median.map_or(0.0, |(age, _)| *age as f64 * HALF_LIFE_SHARE).max(LEAST_HALF_LIFE)
+}
 
+impl Config {
     /// The standard types, those the job weighs, and the shop's own names for them.
     pub(super) fn known_types(&self) -> Vec<KnownType> {
         let weight = |event_type: &str| match self.event_weights.get(event_type) {
@@ -272,5 +271,19 @@ impl TryFrom<Raw> for Config {
             later_events: raw.later_events,
             sql: raw.sql,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_open_half_life_is_a_quarter_of_the_median_age_from_a_month_on() {
+        let of_days = |n: i64| open_half_life(&(0..n).collect::<Vec<_>>(), &vec![5; n as usize]);
+        assert_eq!((of_days(7), of_days(201), of_days(801)), (30.0, 30.0, 100.0));
+        // Most events are of yesterday, however old the first is.
+        assert_eq!(open_half_life(&[1, 20_000], &[9, 1]), 30.0);
+        assert_eq!(open_half_life(&[], &[]), 30.0);
     }
 }

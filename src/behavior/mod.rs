@@ -293,7 +293,8 @@ pub fn aggregate(
     for window in &mut facts.windows {
         let until = [copies.clone(), ("until", Param::Time(window.until_us))];
         if facts.usable_times {
-            window.half_life_days = Some(run.half_life(config, &until)?);
+            let given = config.half_life_days;
+            window.half_life_days = Some(given.map_or_else(|| run.half_life(&until), Ok)?);
         }
         let half_life = window.half_life_days.unwrap_or(f64::MAX);
         let mut params = until.to_vec();
@@ -429,8 +430,8 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// The half-life in days of a window's events.
-    fn half_life(&mut self, config: &Config, window: &[(&str, Param)]) -> Result<f64, Error> {
+    /// The half-life in days of a window's events, where the job gives none.
+    fn half_life(&mut self, window: &[(&str, Param)]) -> Result<f64, Error> {
         let rows = self.query("ages", window)?;
         let column = |name: &str| {
             let column = rows.column_by_name(name).and_then(|column| cast(column, &DataType::Int64).ok());
@@ -441,8 +442,7 @@ impl Run<'_> {
                 found: rows.schema().to_string(),
             })
         };
-        let (ages, counts) = (column("age_days")?, column("n_events")?);
-        Ok(config.half_life(ages.into_iter().zip(counts)))
+        Ok(config::open_half_life(&column("age_days")?, &column("n_events")?))
     }
 
     /// Segments name lists, one of which is everybody's.
