@@ -160,15 +160,15 @@ impl Night<'_> {
         let usual = lesson.ndcg(&lesson.proposals(learned, judge)?);
         let (mut best, mut chosen) = (0.0, None);
         for recency in RECENCIES {
-            let part = self.recent(&learned.history, recency)?;
-            let before = learned.swap(part);
+            // A judge is applied to histories alone: embeddings of users wait for what is chosen.
+            let before = std::mem::replace(&mut learned.recent, learned.history.recent(recency));
             let reached = lesson.ndcg(&lesson.proposals(learned, judge)?);
+            learned.recent = before;
             let gains: Vec<f64> = reached.iter().zip(&usual).map(|(new, old)| new - old).collect();
             let gain = Gain::of(&gains);
             if gain.is_clear() && gain.mean > best {
                 (best, chosen) = (gain.mean, Some(recency));
             }
-            learned.swap(before);
         }
         if let Some(recency) = chosen {
             let part = self.recent(&learned.history, recency)?;
