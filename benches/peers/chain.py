@@ -8,8 +8,7 @@ ONNX Runtime or sentence-transformers encodes, implicit or irspack factorises, f
 Writes `recommendations.parquet`, `similar_items.parquet` and `item_embeddings.parquet` below OUT. Lists are of the
 sum of standardised scores of factors and content, where texts are encoded, as one inner product of concatenated
 vectors; what a user has is not left out. Prints one JSON line: seconds of each step and of all, and the process's
-highest memory. Libraries are loaded, and
-the model is exported to ONNX, before the clock starts.
+highest memory. Libraries are loaded, and the model is exported to ONNX, before the clock starts.
 """
 import argparse
 import json

@@ -10,9 +10,10 @@
 //! ```
 //!
 //! where `n_e` is the entity's number of observed entries and `n_other` the number of entities of the
-//! other side that have a factor other than zero: the implicit objective of Hu, Koren and Volinsky ("Collaborative filtering for
-//! implicit feedback datasets", 2008) with the frequency scaling of Rendle, Krichene, Zhang and Koren
-//! ("Revisiting the performance of iALS on item recommendation benchmarks", 2021, equation 8).
+//! other side that have a factor other than zero: the implicit objective of Hu, Koren and Volinsky
+//! ("Collaborative filtering for implicit feedback datasets", 2008) with the frequency scaling of Rendle,
+//! Krichene, Zhang and Koren ("Revisiting the performance of iALS on item recommendation benchmarks", 2021,
+//! equation 8).
 //!
 //! A sweep solves all users for fixed items, then all items for fixed users, each entity by a few
 //! conjugate-gradient steps from its last factor (Takács, Pilászy and Tikk, 2011) in coordinates

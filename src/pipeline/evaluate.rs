@@ -147,9 +147,9 @@ impl Night<'_> {
     }
 
     /// The published fusion, the same at other diversities, each source alone without rules, the user's own
-    /// items by `frequency`, and by what the sources of own items say. Users without history have the list that a night would give them: none, or with
-    /// `include_cold` the popular one. Where what is held out cannot be what a user knows, such items are left
-    /// out as with `exclude_seen`.
+    /// items by `frequency`, and by what the sources of own items say. Users without history have the list that a
+    /// night would give them: none, or with `include_cold` the popular one. Where what is held out cannot be what
+    /// a user knows, such items are left out as with `exclude_seen`.
     fn systems(
         &mut self,
         learned: &Learned,

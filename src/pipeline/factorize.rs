@@ -41,10 +41,8 @@ impl Night<'_> {
         self.stage("factorize", fingerprint.hex(), |night, folder| {
             let ids = night.ids()?;
             let windows = night.windows();
-            let mut known = match &earlier {
-                Some(stage) => Some(night.known(stage, windows[0], &ids)?),
-                None => None,
-            };
+            let known = earlier.as_ref().map(|stage| night.known(stage, windows[0], &ids));
+            let mut known = known.transpose()?;
             let (mut is_warm, mut rank) = (false, 0);
             let (mut objectives, mut flops) = (serde_json::Map::new(), 0.0);
             for (at, window) in windows.iter().enumerate() {
@@ -80,8 +78,7 @@ impl Night<'_> {
             }
             let warm = earlier.as_ref().filter(|_| is_warm).map(|stage| stage.made_by());
             let note = format!(
-                "rank {}, objective {:.6e}{}",
-                rank,
+                "rank {rank}, objective {:.6e}{}",
                 objectives["full"]["total"].as_f64().unwrap_or(f64::NAN),
                 warm.map_or_else(String::new, |run| format!(", from the factors of {run}")),
             );

@@ -91,13 +91,9 @@ pub(super) fn write(
 
 /// Items' decayed weights in a segment, or in all.
 fn weights(history: &History, segment: Option<usize>) -> Vec<f32> {
-    let of_segment = |segment: usize| {
-        (0..history.popularity.n_rows()).map(move |item| history.popularity.row(item)[segment])
-    };
-    match segment {
-        Some(segment) => of_segment(segment).map(f32::exp_m1).collect(),
-        None => history.weights.clone(),
-    }
+    let Some(segment) = segment else { return history.weights.clone() };
+    let of_item = |item: usize| history.popularity.row(item)[segment].exp_m1();
+    (0..history.popularity.n_rows()).map(of_item).collect()
 }
 
 fn most_popular(weights: &[f32], eligible: &[bool], top_k: usize) -> Vec<u32> {

@@ -199,9 +199,7 @@ impl Night<'_> {
             }
         })
     }
-}
 
-impl Night<'_> {
     /// Histories as linear sources are applied to them.
     pub(super) fn recent(&self, history: &History, recency: f64) -> Result<Part, Error> {
         let recent = history.recent(recency);
