@@ -242,9 +242,13 @@ fn define_described_items(lake: &Lake, text: Option<&[String]>, config: &Config)
     let boost: String = config.boosts.iter().map(boost).collect();
     let pin = |pin: &Pin| format!(" WHEN ({}) THEN {}", pin.when, pin.rank);
     let pin: String = config.pins.iter().map(pin).collect();
-    let (text, rule) = (parts.join(", "), &config.eligible);
+    let text = match parts.is_empty() {
+        true => "CAST(NULL AS VARCHAR)".to_owned(),
+        false => format!("concat_ws(' | ', {})", parts.join(", ")),
+    };
+    let rule = &config.eligible;
     let sql = format!(
-        "SELECT *, concat_ws(' | ', {text}) AS item_text, ({rule}) AS may_be_listed, \
+        "SELECT *, {text} AS item_text, ({rule}) AS may_be_listed, \
          0.0{boost} AS boost, CASE WHEN FALSE THEN 0{pin} END AS pin FROM items"
     );
     Ok(lake.define("described_items", &sql, &[])?)

@@ -333,9 +333,10 @@ struct EncodeArgs {
     #[arg(long, value_delimiter = ',', required = true)]
     text: Vec<String>,
     /// Model folder (config.json, tokenizer.json, model.safetensors) or hub name.
-    #[arg(long)]
+    #[arg(long, default_value = "sentence-transformers/all-MiniLM-L6-v2")]
     model: String,
-    /// transformer, or static: means of token vectors distilled from it, a hundred times as fast.
+    /// transformer; static: means of token vectors distilled from it, a hundred times as fast; or words: no model,
+    /// texts are alike by the words they share.
     #[arg(long, default_value = "transformer")]
     kind: String,
     /// cpu, cuda or metal.

@@ -14,7 +14,8 @@ use crate::matrix::kernels;
 pub struct Config {
     /// A folder with config.json, tokenizer.json and model.safetensors, its URL in a store, or a hub name `org/name`.
     pub model: String,
-    /// `transformer`, or `static`: means of token vectors that are distilled from it, a hundred times as fast.
+    /// `transformer`; `static`: means of token vectors that are distilled from it, a hundred times as fast; or
+    /// `words`: no model at all, texts are alike by the words they share.
     pub kind: Kind,
     /// Numbers in a static embedding; at most the transformer's.
     pub static_dim: NonZeroUsize,
@@ -47,6 +48,8 @@ pub enum Kind {
     Transformer,
     /// The model reads each token once; a text is its tokens' weighted mean.
     Static,
+    /// There is no model; a text is its words, the rarer the more.
+    Words,
 }
 
 /// Where a model runs.
@@ -109,13 +112,21 @@ impl TryFrom<usize> for Limit {
 }
 
 impl Config {
+    /// Where the job says nothing of texts.
+    pub fn without_model() -> Self {
+        Self { kind: Kind::Words, ..Self::default() }
+    }
+
     /// Whether the device and the model can be used, by loading it once: a damaged file shows in
     /// seconds, not after the aggregation. A hub name is fetched.
     ///
     /// # Errors
     /// What is missing or does not fit.
     pub fn check(&self) -> Result<(), Error> {
-        super::load_model(self).map(|_| ())
+        match self.kind {
+            Kind::Words => Ok(()),
+            Kind::Transformer | Kind::Static => super::load_model(self).map(|_| ()),
+        }
     }
 
     /// A hash of everything that decides a text's embedding but texts: the model's files, `max_tokens`,
@@ -124,6 +135,9 @@ impl Config {
     /// # Errors
     /// If a file cannot be read.
     pub fn fingerprint(&self) -> Result<String, Error> {
+        if self.kind == Kind::Words {
+            return Ok("words".to_owned());
+        }
         let mut hasher = blake3::Hasher::new();
         for path in folder::open(&self.model)?.files() {
             let bytes =
@@ -151,6 +165,7 @@ impl Kind {
         match name {
             "transformer" => Ok(Self::Transformer),
             "static" => Ok(Self::Static),
+            "words" => Ok(Self::Words),
             _ => Err(Error::UnknownKind { found: name.to_owned() }),
         }
     }

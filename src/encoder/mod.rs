@@ -1,4 +1,5 @@
-//! Texts → unit-norm embeddings, by a BERT-family model on candle, or by static vectors distilled from one.
+//! Texts → unit-norm embeddings, by a BERT-family model on candle, by static vectors distilled from one, or by
+//! the texts' words alone.
 //!
 //! In: texts. Out: `n_texts × dim`, one row a text in input order, each of Euclidean norm 1. The
 //! model is a folder (or hub name) with `config.json`, `tokenizer.json` and `model.safetensors`:
@@ -16,10 +17,11 @@
 //! cosines to f32's embeddings stay above 0.9995.
 //!
 //! A static encoder ([`Kind::Static`]) has the model read its vocabulary once and no text (`distilled`). A text's
-//! embedding then depends on the catalogue as well, and is zero where no token of it says anything.
+//! embedding then depends on the catalogue as well, and is zero where no token of it says anything. Words
+//! ([`Kind::Words`]) need no model at all (`words`).
 //!
 //! Cost: `2 · parameters` FLOPs a token plus attention, `O(tokens²)` a text; of a static encoder some
-//! microseconds a token, most of them the tokenizer's. Memory: the weights, packed, and a few activations of a
+//! microseconds a token, most of them the tokenizer's; of words less than that. Memory: the weights, packed, and a few activations of a
 //! batch's tokens `× intermediate size` a thread; of a static encoder `vocabulary × dim` numbers. The room reads
 //! the model's files and nothing else; it never caches (the pipeline does) and never pads.
 
@@ -35,6 +37,7 @@ mod folder;
 mod layers;
 mod model;
 mod tokens;
+mod words;
 
 pub use config::{Config, Device, Kind, Limit, Precision};
 pub use folder::{NEEDED, POOLING};
@@ -60,7 +63,7 @@ pub enum Error {
         found: String,
     },
     /// The kind is not one this program knows.
-    #[error("kind `{found}`: expected transformer or static")]
+    #[error("kind `{found}`: expected transformer, static or words")]
     UnknownKind {
         /// As given.
         found: String,
@@ -154,20 +157,20 @@ pub enum Error {
 
 /// What turns texts into embeddings.
 pub struct Encoder {
-    tokenizer: tokens::Tokens,
     model: Model,
     batch_tokens: usize,
 }
 
 enum Model {
-    Transformer(Box<model::Model>),
-    Static(distilled::Distilled),
+    Transformer(tokens::Tokens, Box<model::Model>),
+    Static(tokens::Tokens, distilled::Distilled),
+    Words(words::Words),
 }
 
-/// What a static encoder is made from beside its model. A transformer looks at none of it.
+/// What other encoders than a transformer are made from beside a model.
 #[derive(Default)]
 pub struct Corpus<'a> {
-    /// The texts of the catalogue: a token counts for the less the more of them have it.
+    /// The texts of the catalogue: a token or word counts for the less the more of them have it.
     pub texts: &'a [&'a str],
     /// What [`Encoder::token_vectors`] was of the same model and keys, so that nothing need be distilled.
     pub token_vectors: Option<Dense>,
@@ -184,21 +187,38 @@ const THREAD_TOKENS: usize = 512;
 /// If a file is missing or does not fit, the device cannot be used, or the model fails.
 pub fn load(config: &Config, corpus: Corpus<'_>, on_batch: &mut dyn FnMut(Batch)) -> Result<Encoder, Error> {
     let batch_tokens = config.batch_tokens.get();
-    if config.kind == Kind::Transformer {
-        let (tokenizer, model) = load_model(config)?;
-        return Ok(Encoder { tokenizer, model: Model::Transformer(Box::new(model)), batch_tokens });
-    }
+    let model = match config.kind {
+        Kind::Transformer => {
+            let (tokenizer, model) = load_model(config)?;
+            Model::Transformer(tokenizer, Box::new(model))
+        }
+        Kind::Static => static_model(config, corpus, on_batch)?,
+        Kind::Words => Model::Words(words::Words::of(corpus.texts)),
+    };
+    Ok(Encoder { model, batch_tokens })
+}
+
+fn static_model(
+    config: &Config,
+    corpus: Corpus<'_>,
+    on_batch: &mut dyn FnMut(Batch),
+) -> Result<Model, Error> {
     let tokenizer = tokens::Tokens::load(&folder::open(&config.model)?, config.max_tokens.get())?;
     let vectors = match corpus.token_vectors {
         Some(vectors) => vectors,
         None => {
             let (_, model) = load_model(config)?;
-            distilled::distil(&model, &tokenizer, config.static_dim.get(), batch_tokens, on_batch)?
+            distilled::distil(
+                &model,
+                &tokenizer,
+                config.static_dim.get(),
+                config.batch_tokens.get(),
+                on_batch,
+            )?
         }
     };
     let catalogue = tokenizer.tokenize(corpus.texts)?;
-    let model = Model::Static(distilled::Distilled::new(vectors, &catalogue));
-    Ok(Encoder { tokenizer, model, batch_tokens })
+    Ok(Model::Static(tokenizer, distilled::Distilled::new(vectors, &catalogue)))
 }
 
 fn load_model(config: &Config) -> Result<(tokens::Tokens, model::Model), Error> {
@@ -217,24 +237,25 @@ impl Encoder {
     /// Length of an embedding.
     pub fn dim(&self) -> usize {
         match &self.model {
-            Model::Transformer(model) => model.dim(),
-            Model::Static(distilled) => distilled.vectors.n_cols(),
+            Model::Transformer(_, model) => model.dim(),
+            Model::Static(_, distilled) => distilled.vectors.n_cols(),
+            Model::Words(words) => words.dim,
         }
     }
 
-    /// Operations of the layers' products a token; a static encoder has none.
+    /// Operations of the layers' products a token; other encoders than a transformer have none.
     pub fn flops_a_token(&self) -> Option<f64> {
         match &self.model {
-            Model::Transformer(model) => Some(model.flops_a_token()),
-            Model::Static(_) => None,
+            Model::Transformer(_, model) => Some(model.flops_a_token()),
+            Model::Static(..) | Model::Words(_) => None,
         }
     }
 
     /// What a static encoder has of its vocabulary, a row a token: worth keeping for the next [`load`].
     pub fn token_vectors(&self) -> Option<&Dense> {
         match &self.model {
-            Model::Transformer(_) => None,
-            Model::Static(distilled) => Some(&distilled.vectors),
+            Model::Static(_, distilled) => Some(&distilled.vectors),
+            Model::Transformer(..) | Model::Words(_) => None,
         }
     }
 
@@ -244,15 +265,19 @@ impl Encoder {
     /// If the tokenizer or the model fails; no partial result is returned.
     pub fn encode(&self, texts: &[&str], on_batch: &mut dyn FnMut(Batch)) -> Result<Dense, Error> {
         let (distinct, place) = tokens::distinct(texts);
-        let tokens = self.tokenizer.tokenize(&distinct)?;
+        let mut at_once = |vectors: Vec<f32>, tokens_done: usize| {
+            on_batch(Batch { texts_done: distinct.len(), texts_total: distinct.len(), tokens_done });
+            vectors
+        };
         let vectors = match &self.model {
-            Model::Transformer(model) => embed(model, &tokens, self.batch_tokens, on_batch)?,
-            Model::Static(distilled) => {
-                let (texts_done, tokens_done) = (tokens.len(), tokens.iter().map(Vec::len).sum());
-                let vectors = distilled.embed(&tokens);
-                on_batch(Batch { texts_done, texts_total: texts_done, tokens_done });
-                vectors
+            Model::Transformer(tokenizer, model) => {
+                embed(model, &tokenizer.tokenize(&distinct)?, self.batch_tokens, on_batch)?
             }
+            Model::Static(tokenizer, distilled) => {
+                let tokens = tokenizer.tokenize(&distinct)?;
+                at_once(distilled.embed(&tokens), tokens.iter().map(Vec::len).sum())
+            }
+            Model::Words(words) => at_once(words.embed(&distinct), 0),
         };
         let dim = self.dim();
         let mut embeddings = Vec::with_capacity(texts.len() * dim);

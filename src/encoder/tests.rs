@@ -214,7 +214,7 @@ fn every_engine_gives_the_same_embeddings() {
     let texts = ["red kettle", "Running shoes!", "", "wool scarf blue tea cup kettle red", "tea", "blue"];
     let with = |engine| {
         let (tokenizer, model) = load_on(&config, engine).unwrap();
-        let encoder = Encoder { tokenizer, model: Model::Transformer(Box::new(model)), batch_tokens: 64 };
+        let encoder = Encoder { model: Model::Transformer(tokenizer, Box::new(model)), batch_tokens: 64 };
         encoder.encode(&texts, &mut |_| {}).unwrap()
     };
     let plain = with(layers::Engine::Plain);
@@ -394,5 +394,55 @@ fn kept_vectors_give_the_same_embeddings_and_nothing_is_distilled_again() {
     let wider = Config { static_dim: 5.try_into().unwrap(), ..config.clone() };
     let fingerprints = [&config, &transformer, &wider].map(|config| config.fingerprint().unwrap());
     assert_eq!(fingerprints.iter().collect::<std::collections::BTreeSet<_>>().len(), 3);
-    assert!(Kind::parse("lookup").unwrap_err().to_string().contains("expected transformer or static"));
+    assert!(Kind::parse("lookup").unwrap_err().to_string().contains("expected transformer, static or words"));
+}
+
+fn by_words(catalogue: &[&str]) -> Encoder {
+    let corpus = Corpus { texts: catalogue, token_vectors: None };
+    load(&Config::without_model(), corpus, &mut |_| {}).unwrap()
+}
+
+#[test]
+fn texts_are_alike_by_the_rare_words_they_share() {
+    let mut catalogue = vec!["Red kettle 1.5l", "Blue kettle 1.5l", "Red scarf", "Blue scarf", "Wool hat"];
+    catalogue.resize(catalogue.len() + 40, "something else");
+    let encoder = by_words(&catalogue);
+    let texts = ["Red kettle 1.5l", "KETTLE, red! (1.5l)", "blue kettle", "wool hat", "teapot", "red teapot"];
+    let found = encoder.encode(&texts, &mut |_| {}).unwrap();
+    let cosine = |a: usize, b: usize| -> f64 {
+        found.row(a).iter().zip(found.row(b)).map(|(a, b)| f64::from(a * b)).sum()
+    };
+    assert!((cosine(0, 0) - 1.0).abs() < 1e-6);
+    // Order, case and what stands between words are nothing.
+    assert_eq!(found.row(0), found.row(1));
+    // Each word of the first two is in two of 45 texts: tf-idf has them share one of three and of two.
+    assert!((cosine(0, 2) - 1.0 / 6f64.sqrt()).abs() < 0.15, "{}", cosine(0, 2));
+    assert!(cosine(0, 3).abs() < 0.2, "{}", cosine(0, 3));
+    // A word that the catalogue does not have says nothing.
+    assert!(found.row(4).iter().all(|value| *value == 0.0));
+    assert_eq!(encoder.encode(&["red"], &mut |_| {}).unwrap().row(0), found.row(5));
+    assert_eq!(encoder.dim(), 512);
+}
+
+#[test]
+fn cosines_by_words_are_those_of_tf_idf_but_for_the_noise_of_the_projection() {
+    let word = |at: usize| format!("w{}", at * at % 97);
+    let text = |at: usize| (0..12).map(|place| word(at * 13 + place)).collect::<Vec<_>>().join(" ");
+    let texts: Vec<String> = (0..200).map(text).collect();
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    let sets: Vec<std::collections::BTreeSet<&str>> =
+        texts.iter().map(|text| text.split(' ').collect()).collect();
+    let weight =
+        |word: &str| (texts.len() as f64 / sets.iter().filter(|set| set.contains(word)).count() as f64).ln();
+    let product =
+        |a: usize, b: usize| -> f64 { sets[a].intersection(&sets[b]).map(|word| weight(word).powi(2)).sum() };
+    let found = by_words(&texts).encode(&texts, &mut |_| {}).unwrap();
+    let mut squares = 0.0;
+    for at in 0..199 {
+        let exact = product(at, at + 1) / (product(at, at) * product(at + 1, at + 1)).sqrt();
+        let cosine: f64 = found.row(at).iter().zip(found.row(at + 1)).map(|(a, b)| f64::from(a * b)).sum();
+        squares += (cosine - exact).powi(2);
+    }
+    let deviation = (squares / 199.0).sqrt();
+    assert!(deviation < 1.5 / 512f64.sqrt(), "{deviation}");
 }

@@ -62,9 +62,9 @@ pub struct Spec {
     /// Which items may be listed.
     #[serde(default)]
     pub catalog: catalog::Config,
-    /// Texts to embeddings; without it content sources are off.
-    #[serde(default)]
-    pub encoder: Option<encoder::Config>,
+    /// Texts to embeddings; without it, by their words.
+    #[serde(default = "encoder::Config::without_model")]
+    pub encoder: encoder::Config,
     /// Matrix factorisation.
     #[serde(default)]
     pub factors: factor::Keys,
@@ -445,12 +445,11 @@ impl Spec {
             input.sql.iter_mut().for_each(resolve);
         }
         self.behavior.sql.values_mut().for_each(resolve);
-        if let Some(encoder) = &mut self.encoder {
-            // What exists beside the job, or is written as a path, is a folder; else a hub name.
-            let local = folder.join(&encoder.model);
-            if local.exists() || encoder.model.starts_with(['.', '/']) {
-                encoder.model = local.to_string_lossy().into_owned();
-            }
+        // What exists beside the job, or is written as a path, is a folder; else a hub name.
+        let model = &mut self.encoder.model;
+        let local = folder.join(&*model);
+        if local.exists() || model.starts_with(['.', '/']) {
+            *model = local.to_string_lossy().into_owned();
         }
     }
 }

@@ -121,8 +121,7 @@ pub(super) fn inputs(job: &Job) -> Result<Inputs, Error> {
     }
     super::attributes::check(&lake, items.as_ref(), users.as_ref(), spec)?;
     spec.behavior.check_statements(&lake).map_err(Error::Behavior)?;
-    let encoder = spec.encoder.as_ref().filter(|_| items.is_some());
-    let encoder = encoder.map(|encoder| local(job, encoder)).transpose()?;
+    let encoder = items.as_ref().map(|_| local(job, &spec.encoder)).transpose()?;
     if let Some(encoder) = &encoder {
         encoder.check().map_err(Error::Model)?;
     }
@@ -131,7 +130,7 @@ pub(super) fn inputs(job: &Job) -> Result<Inputs, Error> {
 
 /// The encoder with its model on this machine: one in a store is fetched where it has changed.
 fn local(job: &Job, encoder: &encoder::Config) -> Result<encoder::Config, Error> {
-    if !is_url(&encoder.model) {
+    if encoder.kind == Kind::Words || !is_url(&encoder.model) {
         return Ok(encoder.clone());
     }
     let folder = Store::open(&encoder.model, &job.access)
@@ -157,13 +156,15 @@ pub fn check(job: &Job) -> Result<String, Error> {
             input.present.join(", ")
         );
     }
-    match (&job.spec.encoder, &inputs.items) {
-        (Some(encoder), Some(_)) => {
-            let kind = if encoder.kind == Kind::Static { ", static" } else { "" };
-            text += &format!("  encoder  {}{kind}\n", encoder.model);
-        }
-        (Some(_), None) => text += "  encoder  off: there is no [inputs.items] to take texts from\n",
-        (None, _) => text += "  encoder  off: the job has no [encoder]\n",
+    let encoder = &job.spec.encoder;
+    let of_texts = match encoder.kind {
+        Kind::Transformer => encoder.model.clone(),
+        Kind::Static => format!("{}, static", encoder.model),
+        Kind::Words => "none: texts are alike by their words".to_owned(),
+    };
+    match &inputs.items {
+        Some(_) => text += &format!("  encoder  {of_texts}\n"),
+        None => text += "  encoder  off: there is no [inputs.items] to take texts from\n",
     }
     Ok(text)
 }

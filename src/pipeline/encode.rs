@@ -32,7 +32,7 @@ impl Night<'_> {
         if !self.has_texts()? {
             let fingerprint = self.fingerprint("encode", &["catalog"]).add("encoder", "off");
             return self.stage("encode", fingerprint.hex(), |_, _| {
-                Ok(Report { facts: json!({ "dim": 0 }), note: "off: no texts or no model".to_owned() })
+                Ok(Report { facts: json!({ "dim": 0 }), note: "off: no texts".to_owned() })
             });
         }
         let Some(config) = self.inputs.encoder.clone() else { return Ok(()) };
@@ -48,9 +48,9 @@ impl Night<'_> {
             let queries = prefixed(ids.queries.as_string::<i32>(), &config.query_prefix);
             let earlier = night.output.newest("encode", &|facts| facts["model"] == *model)?;
             let earlier = earlier.as_ref().map(DoneStage::folder);
-            // A static encoder's embeddings depend on tonight's catalogue, its tokens' vectors do not.
+            // Other embeddings than a transformer's depend on tonight's catalogue; vectors of tokens do not.
             let (known, token_vectors) = match (earlier, config.kind) {
-                (None, _) => (Known::default(), None),
+                (None, _) | (Some(_), Kind::Words) => (Known::default(), None),
                 (Some(folder), Kind::Transformer) => (Known::read(folder)?, None),
                 (Some(folder), Kind::Static) => {
                     (Known::default(), Some(read_vectors(&folder.join(TOKENS), "vector")?))
@@ -130,6 +130,7 @@ impl Night<'_> {
                     format!("{} texts encoded, {n_cached} taken from earlier nights", new.len())
                 }
                 (Kind::Static, true) => format!("{} texts encoded, by an earlier night's vectors", new.len()),
+                (Kind::Words, _) => format!("{} texts encoded by their words", new.len()),
                 (Kind::Static, false) => format!("{} texts encoded, vectors distilled", new.len()),
             };
             let facts = json!({ "dim": model_dim, "model": model, "encoded": new.len(), "cached": n_cached, "token_vectors_kept": is_kept, "flops": flops });

@@ -14,6 +14,8 @@ use super::{Options, STAGES, check, run_date};
 const EVENTS_PER_S: f64 = 80_000.0;
 const TEXTS_PER_S: f64 = 250.0;
 const STATIC_TEXTS_PER_S: f64 = 12_500.0;
+/// Texts by their words.
+const WORDS_TEXTS_PER_S: f64 = 100_000.0;
 /// A vocabulary of 30,000 once.
 const DISTIL_S: f64 = 30.0;
 const FLOPS: f64 = 20e9;
@@ -68,10 +70,11 @@ pub fn plan(job: &Job, options: &Options) -> Result<String, Error> {
     let (text_of_models, seconds_of_models, mib_of_models) = models(spec, &size(&inputs));
     text += &text_of_models;
     let sql_s = events as f64 / EVENTS_PER_S;
-    let encode_s = match (items, spec.encoder.as_ref().map(|encoder| encoder.kind)) {
-        (Some(items), Some(Kind::Transformer)) => items as f64 / TEXTS_PER_S,
-        (Some(items), Some(Kind::Static)) => DISTIL_S + items as f64 / STATIC_TEXTS_PER_S,
-        _ => 0.0,
+    let encode_s = match (items, spec.encoder.kind) {
+        (Some(items), Kind::Transformer) => items as f64 / TEXTS_PER_S,
+        (Some(items), Kind::Static) => DISTIL_S + items as f64 / STATIC_TEXTS_PER_S,
+        (Some(items), Kind::Words) => items as f64 / WORDS_TEXTS_PER_S,
+        (None, _) => 0.0,
     };
     let memory = (f64::from(spec.sql_memory_mib.0) + BASE_MIB).max(mib_of_models + BASE_MIB);
     text += &format!(
@@ -183,7 +186,7 @@ fn bounds(spec: &Spec, size: &Size) -> Vec<Bound> {
         8.0 * v * (2.0 * items + users),
     ));
     bounds.push(bound(Source::Repeat, "what users bought before".to_owned(), 1.0, 24.0 * events));
-    if spec.encoder.is_some() {
+    if spec.inputs.items.is_some() {
         let size = "embeddings of items and users".to_owned();
         bounds.push(bound(Source::Content, size, 1.0, 8.0 * DIM * (items + users)));
     }

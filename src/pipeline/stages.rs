@@ -461,9 +461,9 @@ impl<'a> Night<'a> {
         Ok(())
     }
 
-    /// Whether texts are embedded: there is a model, and there are texts.
+    /// Whether texts are embedded: there is a catalogue, and it has texts.
     pub(super) fn has_texts(&self) -> Result<bool, Error> {
-        Ok(self.job.spec.encoder.is_some() && self.catalog_facts()?.n_texts > 0)
+        Ok(self.inputs.encoder.is_some() && self.catalog_facts()?.n_texts > 0)
     }
 }
 

@@ -21,9 +21,18 @@ fn most_listed(run: &Path) -> String {
 
 #[test]
 fn an_item_added_today_is_listed_tonight() {
-    let shop = Shop::new(5_000, 0.0);
     let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/models/all-MiniLM-L6-v2");
-    shop.write_job(&format!("[encoder]\nmodel = '{}'", model.display()));
+    lists_an_item_added_today(&format!("[encoder]\nmodel = '{}'", model.display()));
+}
+
+#[test]
+fn an_item_added_today_is_listed_tonight_by_its_words() {
+    lists_an_item_added_today("");
+}
+
+fn lists_an_item_added_today(job: &str) {
+    let shop = Shop::new(5_000, 0.0);
+    shop.write_job(job);
     shop.without_weights();
     let popular = most_listed(&shop.run(&[]));
     // The same product under a new id, as a shop adds a variant.
@@ -53,7 +62,7 @@ fn an_item_added_today_is_listed_tonight() {
 }
 
 #[test]
-fn who_has_only_searched_gets_what_is_popular_with_all() {
+fn who_has_only_searched_gets_what_the_words_say() {
     let shop = Shop::new(5_000, 0.0);
     let last = shop.event_files().pop().expect("a day");
     shop.rewrite(&last, |rows| {
@@ -67,7 +76,20 @@ fn who_has_only_searched_gets_what_is_popular_with_all() {
         let search = RecordBatch::try_new(rows.schema(), columns).expect("a row");
         concat_batches(&rows.schema(), [&rows, &search]).expect("rows")
     });
+    shop.without_weights();
     let run = shop.run(&[]);
+    let searched = rows(&shop.path(&last), &["user_id", "query"]);
+    let query = &searched.iter().find(|row| row[0] == "zz-searcher").expect("the search")[1];
+    let of_query: Vec<String> = rows(&run.join("query_items"), &["query", "item_id", "content_score"])
+        .into_iter()
+        .filter(|row| row[0] == query.to_lowercase() && row[2].parse::<f64>().is_ok_and(|score| score > 0.1))
+        .map(|row| row[1].clone())
+        .collect();
+    let lists = rows(&run.join("recommendations"), &["user_id", "item_id", "content_score"]);
+    let own: Vec<_> = lists.iter().filter(|row| row[0] == "zz-searcher").collect();
+    let n_shared = own.iter().filter(|row| of_query.contains(&row[1])).count();
+    assert!(n_shared > 0, "{query}: {of_query:?} {own:?}");
+    // Whatever segment has no history is served what is popular with all.
     let new = rows(&run.join("popular_items"), &["segment", "item_id", "rank"]);
     let of = |segment: &str| -> Vec<&String> {
         new.iter().filter(|row| row[0] == segment).map(|row| &row[1]).collect()

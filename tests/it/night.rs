@@ -211,10 +211,12 @@ fn users_who_only_searched_do_not_move_the_lists_of_others() {
         });
     }
     let lists = |run: &std::path::Path| rows(&run.join("recommendations"), &["user_id", "item_id", "score"]);
-    let own = lists(&shop.run(&[]));
+    let no_words = ["--set", "inputs.items.text=[]"];
+    let own = lists(&shop.run(&no_words));
     let searchers = |rows: &[Vec<String>]| rows.iter().filter(|row| row[0].ends_with('3')).count();
     assert!(own.len() > 1_000 && searchers(&own) == 0, "without words nothing is known of them");
-    let mut with_cold = lists(&shop.run(&["--set", "ranking.include_cold=true"]));
+    let with_cold = [&no_words[..], &["--set", "ranking.include_cold=true"]].concat();
+    let mut with_cold = lists(&shop.run(&with_cold));
     assert!(searchers(&with_cold) > 100, "some of them searched");
     with_cold.retain(|row| !row[0].ends_with('3'));
     assert_eq!(with_cold, own);
