@@ -141,6 +141,7 @@ impl StageWriter {
         }
         write_json(&self.folder.join("stage.json"), &self.record.made_by, &self.record)?;
         let folder = self.folder_when_whole;
+        self.place.remove(&folder)?;
         fs::rename(&self.folder, &folder).map_err(io("rename", &self.folder))?;
         sync(parent(&folder))?;
         self.place.send(&folder)?;
@@ -165,16 +166,17 @@ pub(super) fn open(
         return Ok(Stage::Done(stage));
     }
     let partial = stages.join(format!(".{name}.partial"));
-    place.remove(&folder)?;
     remove(&partial)?;
     for run in earlier {
         let Some(stage) = find(place, run, name, &same)? else { continue };
         link_tree(&stage.folder, &partial)?;
+        place.remove(&folder)?;
         fs::rename(&partial, &folder).map_err(io("rename", &partial))?;
         sync(&stages)?;
         place.send(&folder)?;
         return Ok(Stage::Done(DoneStage { folder, record: stage.record }));
     }
+    // What an interrupted attempt made of other inputs stays until this is whole: it may be built on.
     create_folder(&partial)?;
     let record = Record {
         stage: name.to_owned(),
