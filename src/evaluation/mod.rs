@@ -53,7 +53,7 @@ mod text;
 
 pub use slices::{Attribute, Side, Values};
 pub use split::Split;
-pub use text::{headline, report, table};
+pub use text::{ahead, headline, report, table};
 
 /// The job's `[evaluation]` table.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]

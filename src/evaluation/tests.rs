@@ -189,6 +189,39 @@ fn a_system_without_a_list_for_every_user_is_refused() {
 }
 
 #[test]
+fn who_is_clearly_ahead_of_the_fused_lists_is_told() {
+    let (users, n_items): (Vec<u32>, usize) = ((0..40).collect(), 50);
+    let truth = csr(40, n_items, &users.iter().map(|user| (*user, *user)).collect::<Vec<_>>());
+    let lists = |of: &dyn Fn(u32) -> Vec<u32>| users.iter().map(|user| of(*user)).collect();
+    let system = |name: &str, lists| System { name: name.into(), lists, probabilities: None };
+    let fused: Vec<Vec<u32>> = lists(&|user| vec![45, if user < 20 { user } else { 46 }]);
+    let ahead_of = |best: Vec<Vec<u32>>| {
+        let systems =
+            [system("fused", fused.clone()), system("best", best), system("worse", vec![vec![47]; 40])];
+        let inputs = Inputs {
+            users: &users,
+            truth: &truth,
+            seen: &csr(40, n_items, &[]),
+            popularity: &vec![0; n_items],
+            segments: &[0; 40],
+            segment_names: &["all users".to_owned()],
+            attributes: &[],
+            embeddings: None,
+            eligible: &vec![true; n_items],
+            systems: &systems,
+            min_users: 0,
+        };
+        let frame = evaluate(&inputs, &Config { ks: vec![2], ..Config::default() }, 7).unwrap().frame;
+        ahead(&frame, 2, "all").unwrap()
+    };
+    let (system, gain) = ahead_of(lists(&|user| vec![user])).unwrap();
+    assert_eq!(system, "best");
+    equal(gain, 1.0 - 0.5 / 3f64.log2());
+    // One user more may be chance.
+    assert_eq!(ahead_of(lists(&|user| vec![45, if user < 21 { user } else { 46 }])), None);
+}
+
+#[test]
 fn the_table_for_people_has_a_row_a_system() {
     let text = table(&example(), 4, "all").unwrap();
     let lines: Vec<&str> = text.lines().collect();

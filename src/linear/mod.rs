@@ -140,6 +140,15 @@ impl Wanted {
         Self { ease: true, walk: true, cosine: true, sequence: true, spectral: true, peers: true };
 }
 
+/// One more model is fitted.
+#[derive(Clone, Copy, Debug)]
+pub struct Fitted {
+    /// Models that are.
+    pub done: usize,
+    /// Models that are wanted.
+    pub of: usize,
+}
+
 /// Why models could not be fitted.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -166,6 +175,7 @@ pub fn fit(
     wanted: Wanted,
     config: &Config,
     seed: u64,
+    on_fitted: &mut dyn FnMut(Fitted),
 ) -> Result<Models, Error> {
     config.check()?;
     if !steps.is_empty() && steps.len() != interactions.n_entries() {
@@ -175,9 +185,20 @@ pub fn fit(
     let (n_users, n_items) = interactions.n_used();
     let config = &config.bounded(n_users, n_items);
     let by_item = interactions.transpose();
+    let Wanted { ease, walk, cosine, sequence, spectral, peers } = wanted;
+    let of = [ease, walk, cosine, sequence, spectral, peers].into_iter().filter(|wanted| *wanted).count();
+    let mut done = 0;
+    let mut told = |wanted: bool| {
+        if wanted {
+            done += 1;
+            on_fitted(Fitted { done, of });
+        }
+    };
     let walk = wanted.walk.then(|| counts::walk(interactions, &by_item, config));
+    told(wanted.walk);
     let is_local = wanted.ease && n_items > config.ease_items;
     let mut cosine = (wanted.cosine || is_local).then(|| counts::cosine(interactions, &by_item, config));
+    told(wanted.cosine);
     let ease = wanted.ease.then(|| {
         let weights = ease::user_weights(interactions);
         let mean = interactions.n_entries() as f64 / n_items.max(1) as f64;
@@ -190,15 +211,19 @@ pub fn fit(
             _ => ease::fit(interactions, &by_item, &weights, (config.kept, lambda)),
         }
     });
+    told(wanted.ease);
     cosine = cosine.filter(|_| wanted.cosine);
     let ordered = !steps.is_empty() && config.sequence_steps > 0;
     let sequence = (wanted.sequence && ordered).then(|| sequence::fit(interactions, &by_item, steps, config));
+    told(wanted.sequence);
     let rank = config.spectral_rank(n_users, n_items).min(n_items / 2).min(n_users / 2);
     let spectral = match rank {
         rank if rank == 0 || !wanted.spectral => None,
         rank => Some(spectral::fit(interactions, &by_item, rank, config.spectral_iterations, seed)?),
     };
+    told(wanted.spectral);
     let peers = (wanted.peers && config.peers > 0).then(|| peers::fit(interactions, &by_item, config));
+    told(wanted.peers);
     Ok(Models { ease, walk, cosine, sequence, spectral, peers })
 }
 

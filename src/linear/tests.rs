@@ -97,7 +97,9 @@ fn ease_of(x: &[Vec<f64>], lengths: &[f64], lambda: f64) -> Vec<Vec<f64>> {
 fn ease_is_the_ridge_regression_of_each_item_on_the_others() {
     let (interactions, _) = shop();
     let expected = ease_by_regression(&dense(&interactions), 5.0);
-    let found = dense(fit(&interactions, &[], Wanted::ALL, &config(), 1).unwrap().ease.as_ref().unwrap());
+    let found = dense(
+        fit(&interactions, &[], Wanted::ALL, &config(), 1, &mut |_| {}).unwrap().ease.as_ref().unwrap(),
+    );
     for (found, expected) in found.iter().flatten().zip(expected.iter().flatten()) {
         assert!((found - expected).abs() < 1e-5, "{found} against {expected}");
     }
@@ -107,7 +109,7 @@ fn ease_is_the_ridge_regression_of_each_item_on_the_others() {
 fn where_neighbours_are_few_each_item_is_regressed_on_the_nearest_alone() {
     let (interactions, _) = shop();
     let config = Config { ease_items: 0, ease_neighbours: 3, ..config() };
-    let models = fit(&interactions, &[], Wanted::ALL, &config, 1).unwrap();
+    let models = fit(&interactions, &[], Wanted::ALL, &config, 1, &mut |_| {}).unwrap();
     let (found, cosine) = (models.ease.as_ref().unwrap().transpose(), models.cosine.unwrap());
     let x = dense(&interactions);
     for item in 0..30 {
@@ -151,7 +153,8 @@ fn an_inverse_of_many_blocks_is_an_inverse() {
 #[test]
 fn walk_and_cosine_are_their_formulas() {
     let (interactions, _) = shop();
-    let (x, models) = (dense(&interactions), fit(&interactions, &[], Wanted::ALL, &config(), 1).unwrap());
+    let (x, models) =
+        (dense(&interactions), fit(&interactions, &[], Wanted::ALL, &config(), 1, &mut |_| {}).unwrap());
     let degree = |item: usize| x.iter().map(|user| user[item]).sum::<f64>();
     let (walk, cosine) = (dense(models.walk.as_ref().unwrap()), dense(models.cosine.as_ref().unwrap()));
     for i in 0..30 {
@@ -194,7 +197,8 @@ fn peers_are_users_with_the_same_rare_items_and_give_what_they_turned_to() {
     let (users, items): (Vec<u32>, Vec<u32>) = cells.unzip();
     let interactions = Csr::from_coordinates(6, 6, &users, &items, &vec![1.0; users.len()]).unwrap();
     let config = Config { peers: 2, ..config() };
-    let (neighbours, of_users) = fit(&interactions, &[], Wanted::ALL, &config, 1).unwrap().peers.unwrap();
+    let (neighbours, of_users) =
+        fit(&interactions, &[], Wanted::ALL, &config, 1, &mut |_| {}).unwrap().peers.unwrap();
     let similarity =
         |items: &[f64], n: f64| items.iter().map(|degree| degree.powf(-0.5)).sum::<f64>() / n.sqrt();
     let nearest = similarity(&[5.0, 2.0, 2.0], 4.0);
@@ -207,14 +211,15 @@ fn peers_are_users_with_the_same_rare_items_and_give_what_they_turned_to() {
     assert_eq!(of_users.row(1).0, rows[1]);
     assert!((of_users.row(1).1[0] - 5f32.powf(-0.1)).abs() < 1e-6 && of_users.row(1).1[3] == 1.0);
     let off = Config { peers: 0, ..config };
-    assert!(fit(&interactions, &[], Wanted::ALL, &off, 1).unwrap().peers.is_none());
+    assert!(fit(&interactions, &[], Wanted::ALL, &off, 1, &mut |_| {}).unwrap().peers.is_none());
     assert_eq!((Config::default().peers(1_000), Config::default().peers(1_000_000)), (300, 30));
 }
 
 #[test]
 fn the_spectral_filter_projects_onto_what_the_interactions_span_most() {
     let (interactions, _) = shop();
-    let (inputs, outputs) = fit(&interactions, &[], Wanted::ALL, &config(), 1).unwrap().spectral.unwrap();
+    let (inputs, outputs) =
+        fit(&interactions, &[], Wanted::ALL, &config(), 1, &mut |_| {}).unwrap().spectral.unwrap();
     let project = |h: &[f64]| -> Vec<f64> {
         let mut inner = [0.0; 4];
         for (item, weight) in h.iter().enumerate() {
@@ -278,13 +283,13 @@ fn rows_keep_their_largest_magnitudes_and_results_do_not_depend_on_threads() {
     let config = Config { kept: 3, ..config() };
     let fitted = |threads: usize| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        pool.install(|| fit(&interactions, &steps, Wanted::ALL, &config, 1).unwrap())
+        pool.install(|| fit(&interactions, &steps, Wanted::ALL, &config, 1, &mut |_| {}).unwrap())
     };
     let (one, two) = (fitted(1), fitted(2));
     assert_eq!((&one.ease, &one.walk, &one.spectral), (&two.ease, &two.walk, &two.spectral));
     assert_eq!((&one.cosine, &one.sequence, &one.peers), (&two.cosine, &two.sequence, &two.peers));
     let whole = dense(
-        fit(&interactions, &steps, Wanted::ALL, &Config { kept: 30, ..config.clone() }, 1)
+        fit(&interactions, &steps, Wanted::ALL, &Config { kept: 30, ..config.clone() }, 1, &mut |_| {})
             .unwrap()
             .ease
             .as_ref()

@@ -59,6 +59,18 @@ impl Dense {
         &mut self.values[at * self.n_cols..(at + 1) * self.n_cols]
     }
 
+    /// Each row divided by its Euclidean norm; a row of zeros stays one.
+    #[must_use]
+    pub fn with_unit_rows(mut self) -> Self {
+        for row in self.values.chunks_exact_mut(self.n_cols.max(1)) {
+            let norm = row.iter().map(|value| value * value).sum::<f32>().sqrt();
+            if norm > 0.0 {
+                row.iter_mut().for_each(|value| *value /= norm);
+            }
+        }
+        self
+    }
+
     /// All values, row after row.
     pub fn values(&self) -> &[f32] {
         &self.values

@@ -24,6 +24,31 @@ pub(super) struct Embeddings {
     pub(super) queries: Dense,
 }
 
+impl Embeddings {
+    /// Without what all items' texts have in common, so that cosines tell apart what the catalogue holds (Mu and
+    /// Viswanath, "All-but-the-top: simple and effective postprocessing for word representations", 2018).
+    pub(super) fn centred(self) -> Self {
+        let mut sum = vec![0f64; self.items.n_cols()];
+        let mut n_texts = 0;
+        for row in (0..self.items.n_rows()).map(|item| self.items.row(item)).filter(|row| has_text(row)) {
+            sum.iter_mut().zip(row).for_each(|(sum, value)| *sum += f64::from(*value));
+            n_texts += 1;
+        }
+        let mean: Vec<f32> = sum.iter().map(|sum| (sum / f64::from(n_texts.max(1))) as f32).collect();
+        let centred = |mut rows: Dense| {
+            for row in rows.values_mut().chunks_exact_mut(mean.len().max(1)).filter(|row| has_text(row)) {
+                row.iter_mut().zip(&mean).for_each(|(value, mean)| *value -= mean);
+            }
+            rows.with_unit_rows()
+        };
+        Self { items: centred(self.items), queries: centred(self.queries) }
+    }
+}
+
+fn has_text(row: &[f32]) -> bool {
+    row.iter().any(|value| *value != 0.0)
+}
+
 /// A text's name in the cache: the first 16 bytes of its BLAKE3 hash.
 type TextHash = [u8; 16];
 
@@ -204,4 +229,21 @@ fn write_cache(path: &Path, texts: &BTreeMap<TextHash, &[f32]>, dim: usize) -> R
         writer.finish().map_err(lake::Error::from)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_all_texts_have_in_common_is_taken_off_and_no_text_stays_none() {
+        let rows = |values: &[f32]| Dense::from_vec(values.len() / 2, 2, values.to_vec()).unwrap();
+        let items = rows(&[0.8, 0.6, 0.8, -0.6, 0.0, 0.0]);
+        let found = Embeddings { items, queries: rows(&[1.0, 0.0, 0.0, 0.0]) }.centred();
+        // The mean of the two texts is (0.8, 0): what is left is where they differ.
+        assert_eq!(found.items, rows(&[0.0, 1.0, 0.0, -1.0, 0.0, 0.0]));
+        let query = found.queries.row(0);
+        assert!((query[0] - 1.0).abs() < 1e-6 && query[1] == 0.0, "{query:?}");
+        assert_eq!(found.queries.row(1), [0.0, 0.0]);
+    }
 }

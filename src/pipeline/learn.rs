@@ -61,7 +61,7 @@ impl Night<'_> {
             }
             let ids = night.ids()?;
             let (window, truth) = night.lesson(&ids)?;
-            let mut learned = night.learned(window, None)?;
+            let mut learned = night.learned("learn", window, None)?;
             let eligible = night.eligible(&learned.history)?;
             let hides_seen = night.hides_seen(night.inputs.valid.is_some())?;
             let lesson = Lesson::new(&night.job.spec, &learned, &truth, &eligible, hides_seen);

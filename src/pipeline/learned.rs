@@ -8,6 +8,7 @@ use crate::matrix::{Csr, Dense};
 use crate::ranking::{self, Fusion, Source, Weights};
 use crate::{linear, profile, repeat, retrieval};
 
+use super::encode::Embeddings;
 use super::history::History;
 use super::learn::Weighed;
 use super::stages::Night;
@@ -242,18 +243,26 @@ pub(super) fn alone(
 }
 
 impl Night<'_> {
-    /// Every source's model of a window, or of those that `weights` lets count.
-    pub(super) fn learned(&self, window: &str, weights: Option<&Weighed>) -> Result<Learned, Error> {
+    /// Every source's model of a window, or of those that `weights` lets count, for a stage.
+    pub(super) fn learned(
+        &mut self,
+        stage: &str,
+        window: &str,
+        weights: Option<&Weighed>,
+    ) -> Result<Learned, Error> {
         let ids = self.ids()?;
         let history = self.history(window, &ids)?;
         let recent = history.recent(self.recency()?);
         let content = self.content(&recent, &history.searches)?;
-        let spec = &self.job.spec;
+        let job = self.job;
+        let spec = &job.spec;
         let without = &spec.ranking.without;
         let counts =
             |source| !without.contains(&source) && weights.is_none_or(|weights| weights.counts(source));
         let (interactions, steps) = (&history.interactions, &history.steps);
-        let mut models = linear::fit(interactions, steps, wanted(counts), &spec.linear, spec.seed)?;
+        let wanted = wanted(counts);
+        let mut told = |fitted: linear::Fitted| self.progress(stage, fitted.done, fitted.of, "models");
+        let mut models = linear::fit(interactions, steps, wanted, &spec.linear, spec.seed, &mut told)?;
         let spectral = models.spectral.take().map(|matrices| Spectral::new(matrices, &recent));
         let lookalikes = content.as_ref().map(|(_, embeddings)| lookalikes(embeddings, &history));
         let mut learned = Learned {
@@ -303,7 +312,7 @@ impl Night<'_> {
     /// Users' embeddings, from what they turned to of late and searched for, and items', where texts are
     /// embedded.
     pub(super) fn content(&self, recent: &Csr, searches: &Csr) -> Result<Option<(Dense, Dense)>, Error> {
-        let Some(embeddings) = self.embeddings()? else { return Ok(None) };
+        let Some(embeddings) = self.embeddings()?.map(Embeddings::centred) else { return Ok(None) };
         let n_items = embeddings.items.n_rows();
         let no_terms = Csr::from_coordinates(n_items, 0, &[], &[], &[])?;
         let inputs = profile::Inputs {

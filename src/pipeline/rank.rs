@@ -28,7 +28,7 @@ impl Night<'_> {
             .add("min_users", &spec.privacy.min_users.to_string());
         self.stage("rank", fingerprint.hex(), |night, folder| {
             let weights = night.weights()?;
-            let learned = night.learned("full", Some(&weights))?;
+            let learned = night.learned("rank", "full", Some(&weights))?;
             let mix = weights.mix(&learned.history.segment_names);
             let catalog = night.catalog_rows()?;
             let config = &night.job.spec.ranking;

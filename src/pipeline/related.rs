@@ -80,22 +80,13 @@ impl Night<'_> {
     fn item_vectors(&self) -> Result<Dense, Error> {
         let (_, factors) = self.factors("full")?;
         let embeddings = self.embeddings()?.map(|embeddings| embeddings.items);
-        let mut parts = vec![factors];
-        parts.extend(embeddings);
+        let parts: Vec<Dense> = [factors].into_iter().chain(embeddings).map(Dense::with_unit_rows).collect();
         let n_cols = parts.iter().map(Dense::n_cols).sum();
         let mut vectors = Dense::zeros(parts[0].n_rows(), n_cols);
         let share = 1.0 / (parts.len() as f32).sqrt();
         for item in 0..vectors.n_rows() {
-            let mut at = 0;
-            for part in &parts {
-                let row = part.row(item);
-                let norm = row.iter().map(|value| value * value).sum::<f32>().sqrt();
-                let target = &mut vectors.row_mut(item)[at..at + row.len()];
-                if norm > 0.0 {
-                    target.iter_mut().zip(row).for_each(|(slot, value)| *slot = share * value / norm);
-                }
-                at += row.len();
-            }
+            let values = parts.iter().flat_map(|part| part.row(item));
+            vectors.row_mut(item).iter_mut().zip(values).for_each(|(slot, value)| *slot = share * value);
         }
         Ok(vectors)
     }

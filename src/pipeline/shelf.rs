@@ -40,10 +40,8 @@ const NEIGHBOURS: usize = 50;
 impl Night<'_> {
     pub(super) fn shelf(&self, learned: &Learned, catalog: &Catalog) -> Result<Shelf, Error> {
         let rules = self.job.spec.ranking.rules.clone();
-        let vectors = unit_rows(match &learned.content {
-            Some((_, items)) => items.clone(),
-            None => learned.factors.1.clone(),
-        });
+        let (_, vectors) = learned.content.as_ref().unwrap_or(&learned.factors);
+        let vectors = vectors.clone().with_unit_rows();
         let groups = match (rules.near_duplicates, &learned.content) {
             (Some(cosine), Some(_)) => near_duplicates(&vectors, cosine)?,
             // Without texts' vectors, what has the same title is the same product.
@@ -182,15 +180,4 @@ fn near_duplicates(vectors: &Dense, cosine: f32) -> Result<Vec<u32>, Error> {
         }
     }
     Ok((0..groups.len() as u32).map(|item| root(&groups, item)).collect())
-}
-
-fn unit_rows(mut vectors: Dense) -> Dense {
-    for row in 0..vectors.n_rows() {
-        let row = vectors.row_mut(row);
-        let length = row.iter().map(|value| value * value).sum::<f32>().sqrt();
-        if length > 0.0 {
-            row.iter_mut().for_each(|value| *value /= length);
-        }
-    }
-    vectors
 }

@@ -63,7 +63,7 @@ impl Night<'_> {
             .hex();
         let ids = self.ids()?;
         let (window, truth) = self.lesson(&ids)?;
-        let mut learned = self.learned(window, None)?;
+        let mut learned = self.learned("tune", window, None)?;
         let eligible = self.eligible(&learned.history)?;
         let hides_seen = self.hides_seen(self.inputs.valid.is_some())?;
         let lesson = Lesson::new(&self.job.spec, &learned, &truth, &eligible, hides_seen);
@@ -187,7 +187,7 @@ impl Night<'_> {
             Some(source) => {
                 let wanted = wanted(|other| other == source);
                 let (interactions, steps) = (&history.interactions, &history.steps);
-                let models = linear::fit(interactions, steps, wanted, &spec.linear, spec.seed)?;
+                let models = linear::fit(interactions, steps, wanted, &spec.linear, spec.seed, &mut |_| {})?;
                 match models.spectral {
                     Some(matrices) => {
                         let mut spectral = Spectral::new(matrices, &learned.recent);
