@@ -10,7 +10,7 @@
 //!
 //! It is the k-nearest-neighbour mapping from attributes to factors of Gantner, Drumond, Freudenthaler,
 //! Rendle and Schmidt-Thieme ("Learning attribute-to-feature mappings for cold-start recommendations",
-//! 2010), with weights `max(cos, 0)^8`.
+//! 2010), with weights `max(cos, 0)^3`.
 //!
 //! **Cost.** Linear in the look-alikes times the width of a vector or the entries of their columns. The
 //! room computes no similarity and knows nothing of users.
@@ -23,10 +23,10 @@ use crate::matrix::{Csr, Dense};
 mod tests;
 
 /// Look-alikes that an item has.
-pub const N_LOOKALIKES: usize = 10;
+pub const N_LOOKALIKES: usize = 20;
 
 /// How much nearer look-alikes count for more.
-const SHARPNESS: i32 = 8;
+const SHARPNESS: i32 = 3;
 
 /// Whom each cold item takes after.
 pub struct Lookalikes {

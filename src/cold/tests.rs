@@ -16,12 +16,12 @@ fn length(values: impl Iterator<Item = f32>) -> f32 {
 
 #[test]
 fn vectors_point_where_those_of_look_alikes_do_and_are_as_long() {
-    let mut vectors = Dense::from_vec(5, 2, vec![1., 2., 3., 4., 257., 6., 0., 0., 0., 0.]).unwrap();
+    let mut vectors = Dense::from_vec(5, 2, vec![1., 2., 3., 4., 9., 6., 0., 0., 0., 0.]).unwrap();
     lookalikes().fill_rows(&mut vectors);
-    // 0.5^8 = 1/256.
-    let (near, far) = (256.0 / 257.0, 1.0 / 257.0);
-    let mean = [near + 257.0 * far, 2.0 * near + 6.0 * far];
-    let expected = near * length([1.0, 2.0].into_iter()) + far * length([257.0, 6.0].into_iter());
+    // 0.5^3 = 1/8.
+    let (near, far) = (8.0 / 9.0, 1.0 / 9.0);
+    let mean = [near + 9.0 * far, 2.0 * near + 6.0 * far];
+    let expected = near * length([1.0, 2.0].into_iter()) + far * length([9.0, 6.0].into_iter());
     let scale = expected / length(mean.into_iter());
     for (found, mean) in vectors.row(3).iter().zip(mean) {
         assert!((found - scale * mean).abs() < 1e-5, "{found} {}", scale * mean);
@@ -35,8 +35,8 @@ fn a_cold_item_scores_as_its_look_alikes_do_and_speaks_for_itself() {
     let score = |history: usize, item: u32| heirs.value(&model(), history as u32, item);
     // Columns 0 and 2 as they are, with what rows 0 and 2 say most of in their own place.
     let columns = [[2.0, 3.0, 0.0, 0.0, 0.0], [2.0, 0.0, 7.0, 0.0, 0.0]];
-    let mean: Vec<f32> = (0..5).map(|row| (256.0 * columns[0][row] + columns[1][row]) / 257.0).collect();
-    let expected = (256.0 * length(columns[0].into_iter()) + length(columns[1].into_iter())) / 257.0;
+    let mean: Vec<f32> = (0..5).map(|row| (8.0 * columns[0][row] + columns[1][row]) / 9.0).collect();
+    let expected = (8.0 * length(columns[0].into_iter()) + length(columns[1].into_iter())) / 9.0;
     let scale = expected / length(mean.iter().copied());
     for (history, mean) in mean.iter().enumerate() {
         assert!((score(history, 3) - scale * mean).abs() < 1e-5, "{history}");

@@ -212,7 +212,7 @@ fn who_is_clearly_ahead_of_the_fused_lists_is_told() {
             min_users: 0,
         };
         let frame = evaluate(&inputs, &Config { ks: vec![2], ..Config::default() }, 7).unwrap().frame;
-        ahead(&frame, 2, "all").unwrap()
+        ahead(&frame, 2).unwrap()
     };
     let (system, gain) = ahead_of(lists(&|user| vec![user])).unwrap();
     assert_eq!(system, "best");

@@ -27,8 +27,11 @@ const EVENTS_OF_AN_ITEM: f64 = 10.0;
 const EVENTS_OF_A_USER: f64 = 20.0;
 /// How much larger the mean of users' squared numbers of items is than the square of the mean.
 const SKEW: f64 = 5.0;
-/// Numbers in an embedding, of most models that fit this machine.
+/// Numbers in an embedding, of most models that fit this machine, and of words.
 const DIM: f64 = 384.0;
+const WORDS_DIM: f64 = 512.0;
+/// The catalogue that lists are taken from, a number of every dense source's vectors: in f32, packed, and in bytes.
+const BYTES_OF_A_LISTED_NUMBER: f64 = 9.0;
 const BASE_MIB: f64 = 300.0;
 const MIB: f64 = 1_048_576.0;
 
@@ -108,6 +111,8 @@ struct Bound {
     size: String,
     seconds: f64,
     mib: f64,
+    /// Numbers that an item has in the catalogue that lists are taken from; sparse models have none.
+    width: f64,
 }
 
 /// Every model that the job has a use for, as text, and what they take together.
@@ -120,17 +125,20 @@ fn models(spec: &Spec, size: &Size) -> (String, f64, f64) {
     };
     let fits = if weights.is_some() { 2.0 } else { 3.0 };
     let bounds: Vec<Bound> = bounds(spec, size).into_iter().filter(|bound| counts(bound.source)).collect();
+    let numbers = bounds.iter().map(|bound| bound.width).sum::<f64>();
+    let lists_mib = BYTES_OF_A_LISTED_NUMBER * numbers * size.items / MIB;
     let mut text =
         format!("\n  models, by {:.0} items; each is fitted {fits} times, once a window\n", size.items);
-    for Bound { source, size, seconds, mib } in &bounds {
+    for Bound { source, size, seconds, mib, .. } in &bounds {
         text += &format!(
             "  {:<12} {size:<32} at most {:>5.0} s {mib:>7.0} MiB\n",
             source.name(),
             seconds.max(1.0)
         );
     }
+    text += &format!("  {:<12} {numbers:.0} numbers an item {lists_mib:>36.0} MiB\n", "lists");
     let seconds = fits * bounds.iter().map(|bound| bound.seconds).sum::<f64>();
-    (text, seconds, bounds.iter().map(|bound| bound.mib).sum())
+    (text, seconds, lists_mib + bounds.iter().map(|bound| bound.mib).sum::<f64>())
 }
 
 fn bounds(spec: &Spec, size: &Size) -> Vec<Bound> {
@@ -143,7 +151,20 @@ fn bounds(spec: &Spec, size: &Size) -> Vec<Bound> {
     let steps = 2.0 * config.sequence_steps as f64;
     let vectors = config.spectral_rank(users as usize, items as usize);
     let (r, v) = (rank as f64, vectors as f64);
-    let bound = |source, size, seconds, bytes: f64| Bound { source, size, seconds, mib: bytes / MIB };
+    let dim = match spec.encoder.kind {
+        Kind::Transformer => DIM,
+        Kind::Static => spec.encoder.static_dim.get() as f64,
+        Kind::Words => WORDS_DIM,
+    };
+    let bound = |source, size, seconds, bytes: f64| {
+        let width = match source {
+            Source::Factors => r,
+            Source::Spectral => v,
+            Source::Content => dim,
+            _ => 0.0,
+        };
+        Bound { source, size, seconds, mib: bytes / MIB, width }
+    };
     let kept_entries = |touched: f64| 8.0 * touched.min(kept * items);
     let mut bounds = vec![
         bound(
@@ -188,7 +209,7 @@ fn bounds(spec: &Spec, size: &Size) -> Vec<Bound> {
     bounds.push(bound(Source::Repeat, "what users bought before".to_owned(), 1.0, 24.0 * events));
     if spec.inputs.items.is_some() {
         let size = "embeddings of items and users".to_owned();
-        bounds.push(bound(Source::Content, size, 1.0, 8.0 * DIM * (items + users)));
+        bounds.push(bound(Source::Content, size, 1.0, 8.0 * dim * (items + users)));
     }
     bounds
 }

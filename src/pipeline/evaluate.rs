@@ -82,29 +82,21 @@ impl Night<'_> {
                 note.push_str("; without what they know, which no such hold-out can have");
             }
             let report = evaluation::report(&metrics, &config.ks).map_err(evaluation::Error::from)?;
-            let ahead = |slice| evaluation::ahead(&metrics, k, slice).map_err(evaluation::Error::from);
-            let ahead = json!({ "all": ahead("all")?, "new": ahead("new")? });
+            let ahead = evaluation::ahead(&metrics, k).map_err(evaluation::Error::from)?;
             Ok(Report { facts: json!({ "table": text, "ahead": ahead, "k": k, "report": report, "metrics": headline, "users": users.len(), "users_without_history": n_new, "slices_withheld": withheld }), note })
         })?;
         let facts = &self.done["evaluate"].facts;
         let withheld = facts["slices_withheld"].as_u64().unwrap_or(0);
         self.metrics = facts["table"].as_str().map(str::to_owned);
         self.manifest.metrics = serde_json::from_value(facts["metrics"].clone()).unwrap_or_default();
-        let advice = [
-            ("all", "ranking.weights can give it more, ranking.without leave others out"),
-            (
-                "new",
-                "lists hold what users know where it pays; with ranking.exclude_seen = true all is new to them",
-            ),
-        ];
-        let ahead = advice.map(|(slice, advice)| {
-            let (system, gain) = (facts["ahead"][slice][0].as_str()?, facts["ahead"][slice][1].as_f64()?);
-            let k = &facts["k"];
-            Some(format!(
-                "{system} alone has {gain:.4} more NDCG@{k} over {slice} than the fused lists: {advice}"
-            ))
-        });
-        ahead.into_iter().flatten().for_each(|warning| self.warn(warning));
+        let ahead = &facts["ahead"];
+        if let (Some(system), Some(gain)) = (ahead[0].as_str(), ahead[1].as_f64()) {
+            let k = facts["k"].clone();
+            self.warn(format!(
+                "{system} alone has {gain:.4} more NDCG@{k} than the fused lists: ranking.weights can give it more, \
+                 ranking.without leave others out"
+            ));
+        }
         if withheld > 0 {
             let floor = self.job.spec.privacy.min_users;
             self.warn(format!(

@@ -125,7 +125,7 @@ pub fn rollback(job: &Job, run_id: Option<&str>) -> Result<String, Error> {
     }
     let output = super::locked(job)?;
     output.make_current(&run_id)?;
-    Ok(format!("CURRENT names {run_id}; before it named {from}\n"))
+    Ok(format!("readers load {run_id} again; before it was {from}, which stays under runs/\n"))
 }
 
 /// The run of this name; `CURRENT` is the name of the one that readers load.

@@ -1,8 +1,10 @@
 //! SQL over what has been published, for analysts: tables, their dictionary, and results in four formats.
 
 use std::path::Path;
+use std::sync::Arc;
 
-use arrow::array::{Array, RecordBatch};
+use arrow::array::{Array, ArrayRef, RecordBatch, StringArray};
+use arrow::error::ArrowError;
 use arrow::util::display::array_value_to_string;
 use arrow::util::pretty::pretty_format_batches;
 use serde_json::Value;
@@ -58,7 +60,7 @@ pub fn sql_to_file(job: &Job, statement: &str, path: &Path) -> Result<String, Er
 fn text(rows: &RecordBatch, format: Format) -> Result<String, Error> {
     let mut text = String::new();
     match format {
-        Format::Table => text = format!("{}\n", pretty_format_batches(std::slice::from_ref(rows))?),
+        Format::Table => text = format!("{}\n", pretty_format_batches(&[shortened(rows)?])?),
         Format::Json => {
             for row in 0..rows.num_rows() {
                 text += &format!("{}\n", Value::Object(object(rows, row)?));
@@ -82,6 +84,36 @@ fn text(rows: &RecordBatch, format: Format) -> Result<String, Error> {
         }
     }
     Ok(text)
+}
+
+/// Letters of a list that a table for people shows: an embedding has thousands.
+const LETTERS_OF_A_LIST: usize = 60;
+
+/// The same rows with the beginnings of lists.
+fn shortened(rows: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+    let beginning = |column: &ArrayRef, row: usize| -> Result<Option<String>, ArrowError> {
+        if column.is_null(row) {
+            return Ok(None);
+        }
+        let mut text = array_value_to_string(column, row)?;
+        if let Some((end, _)) = text.char_indices().nth(LETTERS_OF_A_LIST) {
+            text.truncate(end);
+            text.push('…');
+        }
+        Ok(Some(text))
+    };
+    let schema = rows.schema();
+    let columns = schema.fields().iter().zip(rows.columns()).map(|(field, column)| {
+        let shown: ArrayRef = match column.data_type().is_nested() {
+            false => column.clone(),
+            true => {
+                let texts = (0..rows.num_rows()).map(|row| beginning(column, row));
+                Arc::new(texts.collect::<Result<StringArray, _>>()?)
+            }
+        };
+        Ok((field.name().clone(), shown))
+    });
+    RecordBatch::try_from_iter(columns.collect::<Result<Vec<_>, ArrowError>>()?)
 }
 
 /// A value as CSV has it (RFC 4180).

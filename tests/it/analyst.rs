@@ -55,6 +55,13 @@ fn ready_made_questions_have_answers() {
 #[test]
 fn answers_come_as_people_and_programs_want_them() {
     let shop = two_nights();
+    // People see where an embedding begins; programs get all of it.
+    let vector = "SELECT embedding FROM item_embeddings WHERE embedding IS NOT NULL LIMIT 1";
+    let shown = ask(&shop, &[vector]);
+    assert!(shown.contains('…') && shown.lines().all(|line| line.chars().count() < 80), "{shown}");
+    let whole = ask(&shop, &[vector, "--format", "json"]);
+    let whole: serde_json::Value = serde_json::from_str(&whole).expect("a row");
+    assert_eq!(whole["embedding"].as_array().expect("numbers").len(), 512);
     let statement =
         "SELECT 1 AS one, 'a,\"b\"' AS two, CAST(NULL AS VARCHAR) AS three, CAST(0.1 AS REAL) AS four";
     assert_eq!(ask(&shop, &[statement, "--format", "csv"]), "one,two,three,four\n1,\"a,\"\"b\"\"\",,0.1\n");

@@ -43,7 +43,7 @@ fn going_back_switches_to_a_whole_run_and_to_no_other() {
 
     assert_eq!(
         said(&shop, &["rollback", "job.toml"]),
-        "CURRENT names night-2026-11-20-1; before it named night-2026-11-21-1\n"
+        "readers load night-2026-11-20-1 again; before it was night-2026-11-21-1, which stays under runs/\n"
     );
     assert!(shop.current().ends_with("night-2026-11-20-1"));
     refused(&shop, &["rollback", "job.toml"], 1, "an earlier published run: not in run night-2026-11-20-1");
