@@ -68,18 +68,6 @@ pub(super) fn add_scaled<S: Simd>(simd: S, factor: f32, row: &[f32], out: &mut [
     }
 }
 
-/// `out = factor · scale ∘ row`: one gathered row of the whitened system.
-#[inline(always)]
-pub(super) fn scale_into<S: Simd>(simd: S, factor: f32, scale: &[f32], row: &[f32], out: &mut [f32]) {
-    let factor = simd.splat_f32s(factor);
-    let (scale, _) = S::as_simd_f32s(scale);
-    let (row, _) = S::as_simd_f32s(row);
-    let (out, _) = S::as_mut_simd_f32s(out);
-    for ((out, &value), &scale) in out.iter_mut().zip(row).zip(scale) {
-        *out = simd.mul_f32s(simd.mul_f32s(factor, scale), value);
-    }
-}
-
 /// Rows read together, so that each loaded part of the vector serves four dot products.
 const TOGETHER: usize = 4;
 
@@ -147,6 +135,40 @@ pub(super) fn normal_pass<S: Simd, const TARGET: bool>(
         for (out, &r) in out.iter_mut().zip(row) {
             *out = simd.mul_add_e_f32s(factor, r, *out);
         }
+    }
+}
+
+/// `along = Z p` of packed rows `Z`.
+#[inline(always)]
+pub(super) fn products<S: Simd>(simd: S, packed: &[f32], p: &[f32], along: &mut [f32]) {
+    let dim = p.len();
+    let (p, _) = S::as_simd_f32s(p);
+    let width = p.len();
+    let (blocks, along_rest) = along.as_chunks_mut::<TOGETHER>();
+    let (packed, packed_rest) = packed.split_at(blocks.len() * TOGETHER * dim);
+    for (rows, along) in packed.chunks_exact(TOGETHER * dim).zip(blocks) {
+        let (rows, _) = S::as_simd_f32s(rows);
+        let (r0, rows) = rows.split_at(width);
+        let (r1, rows) = rows.split_at(width);
+        let (r2, r3) = rows.split_at(width);
+        let r3 = &r3[..width];
+        let zero = simd.splat_f32s(0.0);
+        let (mut s0, mut s1, mut s2, mut s3) = (zero, zero, zero, zero);
+        for k in 0..width {
+            s0 = simd.mul_add_e_f32s(r0[k], p[k], s0);
+            s1 = simd.mul_add_e_f32s(r1[k], p[k], s1);
+            s2 = simd.mul_add_e_f32s(r2[k], p[k], s2);
+            s3 = simd.mul_add_e_f32s(r3[k], p[k], s3);
+        }
+        *along = [s0, s1, s2, s3].map(|sum| simd.reduce_sum_f32s(sum));
+    }
+    for (row, along) in packed_rest.chunks_exact(dim).zip(along_rest) {
+        let (row, _) = S::as_simd_f32s(row);
+        let mut sum = simd.splat_f32s(0.0);
+        for (&r, &p) in row.iter().zip(p) {
+            sum = simd.mul_add_e_f32s(r, p, sum);
+        }
+        *along = simd.reduce_sum_f32s(sum);
     }
 }
 

@@ -23,8 +23,8 @@
 //! half-sweep is plain, so that items are the best answer to the users returned.
 //!
 //! - Cost of a sweep: `O(n_entries · rank + (n_users + n_items) · rank² + rank³)`.
-//! - Memory: both orientations of the interactions, twice the factors, and per thread at most
-//!   16 MB of gathered rows.
+//! - Memory: both orientations of the interactions, twice the factors, one side's once more in 16 bits a
+//!   number, and per thread at most 16 MB of gathered rows.
 //! - Invariant: an entity without interactions has an exactly zero factor; results do not depend on
 //!   the number of threads. They may differ in the last bits between instruction sets.
 //! - Parallel level: chunks of entities, in rayon's current pool.
@@ -35,6 +35,7 @@
 mod config;
 mod fold;
 mod kernels;
+mod narrow;
 mod objective;
 mod side;
 mod start;

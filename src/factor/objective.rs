@@ -1,12 +1,16 @@
 //! The objective in f64 from finished factors.
 
 use super::Objective;
-use crate::matrix::{Csr, Dense};
+use crate::matrix::kernels::prefetch;
+use crate::matrix::{Csr, Dense, View, ViewMut, add_product};
 use pulp::Arch;
 use rayon::prelude::*;
 
 /// Rows summed together, independent of the number of threads.
 const CHUNK: usize = 4096;
+
+/// Rows asked for ahead of the one that is read.
+const AHEAD: usize = 4;
 
 /// The three parts, weights included, for `regularization(n_entries, n_other)`; `n_known` is how many users and
 /// items have factors.
@@ -47,7 +51,10 @@ fn observed_of((cols, weights): (&[u32], &[f32]), user: &[f32], items: &Dense) -
         #[inline(always)]
         || {
             let mut sum = 0.0;
-            for (&col, &weight) in cols.iter().zip(weights) {
+            for (at, (&col, &weight)) in cols.iter().zip(weights).enumerate() {
+                if let Some(&ahead) = cols.get(at + AHEAD) {
+                    prefetch(items.row(ahead as usize));
+                }
                 let miss = 1.0 - dot(user, items.row(col as usize));
                 sum += f64::from(weight) * miss * miss;
             }
@@ -63,20 +70,11 @@ fn gram(rows: &Dense) -> Vec<f64> {
         .values()
         .par_chunks(CHUNK * dim)
         .map(|rows| {
-            Arch::new().dispatch(
-                #[inline(always)]
-                || {
-                    let mut sum = vec![0f64; dim * dim];
-                    let mut wide = vec![0f64; dim];
-                    for row in rows.chunks_exact(dim) {
-                        wide.iter_mut().zip(row).for_each(|(wide, &value)| *wide = f64::from(value));
-                        for (line, &left) in sum.chunks_exact_mut(dim).zip(&wide) {
-                            line.iter_mut().zip(&wide).for_each(|(cell, &right)| *cell += left * right);
-                        }
-                    }
-                    sum
-                },
-            )
+            let wide: Vec<f64> = rows.iter().map(|&value| f64::from(value)).collect();
+            let wide = View::new(&wide, rows.len() / dim, dim, dim);
+            let mut sum = vec![0f64; dim * dim];
+            add_product(&mut ViewMut::new(&mut sum, dim, dim, dim), 1.0, wide.transposed(), wide);
+            sum
         })
         .collect();
     let mut gram = vec![0f64; dim * dim];

@@ -100,9 +100,9 @@ impl Side {
         self.order.len()
     }
 
-    /// One entity's positions on the other side and square roots of weights.
+    /// One entity's positions on the other side, followed by those of the entities after it, and its own square
+    /// roots of weights.
     pub(super) fn row(&self, at: usize) -> (&[u32], &[f32]) {
-        let range = self.offsets[at]..self.offsets[at + 1];
-        (&self.indices[range.clone()], &self.roots[range])
+        (&self.indices[self.offsets[at]..], &self.roots[self.offsets[at]..self.offsets[at + 1]])
     }
 }

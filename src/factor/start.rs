@@ -2,6 +2,7 @@
 
 use crate::matrix::Dense;
 use crate::random::split_mix;
+use rayon::prelude::*;
 
 /// Writes the known factors of the entities in `order` over `rows`; one that is zero is not known.
 pub(super) fn at(rows: &mut [f32], order: &[u32], known: &Dense, dim: usize) {
@@ -18,14 +19,14 @@ pub(super) fn at(rows: &mut [f32], order: &[u32], known: &Dense, dim: usize) {
 pub(super) fn normal(order: &[u32], rank: usize, dim: usize, seed: u64) -> Vec<f32> {
     let deviation = 0.1 / (rank as f64).sqrt();
     let mut rows = vec![0f32; order.len() * dim];
-    for (row, &item) in rows.chunks_exact_mut(dim).zip(order) {
+    rows.par_chunks_exact_mut(dim).zip(order).with_min_len(64).for_each(|(row, &item)| {
         let stream = split_mix(seed ^ split_mix(u64::from(item)));
         for (counter, values) in row[..rank].chunks_mut(2).enumerate() {
             for (value, drawn) in values.iter_mut().zip(pair(stream, counter as u64)) {
                 *value = (deviation * drawn) as f32;
             }
         }
-    }
+    });
     rows
 }
 

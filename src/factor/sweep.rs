@@ -8,8 +8,9 @@
 //! nothing but passes over `Z`, and their work does not depend on the size of the other side.
 
 use super::kernels::{self, Panels};
+use super::narrow::Narrow;
 use super::side::Side;
-use crate::matrix::eigen;
+use crate::matrix::{Aligned, eigen};
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
@@ -86,7 +87,7 @@ pub(super) fn half(side: &Side, fixed: &mut [f32], solved: &mut [f32], settings:
         tasks.push((chunk.clone(), rows));
         rest = after;
     }
-    let fixed = &*fixed;
+    let fixed = &Narrow::of(fixed, dim);
     let parts: Vec<Parts> = tasks
         .into_par_iter()
         .with_max_len(1)
@@ -131,27 +132,27 @@ fn gram(rows: &[f32], dim: usize) -> Vec<f64> {
 
 /// What one thread needs to solve one entity after another without allocating.
 struct Scratch {
-    packed: Vec<f32>,
+    packed: Aligned<f32>,
     /// `Z x` and `Z p`, as long as the longest row seen.
     fitted: Vec<f32>,
     along: Vec<f32>,
-    scale: Vec<f32>,
+    scale: Aligned<f32>,
     unscale: Vec<f32>,
-    x: Vec<f32>,
-    residual: Vec<f32>,
-    direction: Vec<f32>,
-    image: Vec<f32>,
+    x: Aligned<f32>,
+    residual: Aligned<f32>,
+    direction: Aligned<f32>,
+    image: Aligned<f32>,
 }
 
 impl Scratch {
     fn new(dim: usize) -> Self {
-        let vector = || vec![0f32; dim];
+        let vector = || Aligned::new(dim, 0f32);
         Self {
-            packed: Vec::new(),
+            packed: Aligned::new(0, 0.0),
             fitted: Vec::new(),
             along: Vec::new(),
             scale: vector(),
-            unscale: vector(),
+            unscale: vec![0f32; dim],
             x: vector(),
             residual: vector(),
             direction: vector(),
@@ -162,7 +163,7 @@ impl Scratch {
 
 struct Solver<'a> {
     side: &'a Side,
-    fixed: &'a [f32],
+    fixed: &'a Narrow,
     spread: &'a [f32],
     settings: Settings,
     chunk: std::ops::Range<usize>,
@@ -185,7 +186,7 @@ impl WithSimd for Solver<'_> {
             if regularization != scaled_for {
                 scaled_for = regularization;
                 for ((scale, unscale), spread) in
-                    scratch.scale.iter_mut().zip(&mut scratch.unscale).zip(spread)
+                    scratch.scale.get_mut().iter_mut().zip(&mut scratch.unscale).zip(spread)
                 {
                     *unscale = (unobserved_weight * spread + regularization).sqrt();
                     *scale = 1.0 / *unscale;
@@ -207,96 +208,108 @@ impl Scratch {
     fn solve<S: Simd>(
         &mut self,
         simd: S,
-        fixed: &[f32],
+        fixed: &Narrow,
         indices: &[u32],
         roots: &[f32],
         relaxation: f32,
         row: &mut [f32],
     ) {
-        let dim = row.len();
-        if self.fitted.len() < roots.len() {
-            self.fitted.resize(roots.len(), 0.0);
-            self.along.resize(roots.len(), 0.0);
+        let (dim, n) = (row.len(), roots.len());
+        let keep = n * dim <= PACKED;
+        let packed_rows = if keep { n } else { FRESH_ROWS };
+        if self.fitted.len() < n {
+            self.fitted.resize(n, 0.0);
+            self.along.resize(n, 0.0);
         }
-        let n = roots.len();
-        for ((x, &value), &unscale) in self.x.iter_mut().zip(&*row).zip(&self.unscale) {
+        if self.packed.get().len() < packed_rows * dim {
+            self.packed = Aligned::new(packed_rows * dim, 0.0);
+        }
+        let Self { packed: all_packed, fitted, along, scale, unscale, x, residual, direction, image } = self;
+        let (all_packed, scale, x) = (all_packed.get_mut(), scale.get(), x.get_mut());
+        let (residual, direction, image) = (residual.get_mut(), direction.get_mut(), image.get_mut());
+        for ((x, &value), &unscale) in x.iter_mut().zip(&*row).zip(&*unscale) {
             *x = value * unscale;
         }
-        let keep = n * dim <= PACKED;
-        for (residual, &x) in self.residual.iter_mut().zip(&self.x) {
+        for (residual, &x) in residual.iter_mut().zip(&*x) {
             *residual = -x;
-        }
-        let packed_rows = if keep { n } else { FRESH_ROWS };
-        if self.packed.len() < packed_rows * dim {
-            self.packed.resize(packed_rows * dim, 0.0);
         }
         for from in (0..n).step_by(FRESH_ROWS) {
             let block = from..(from + FRESH_ROWS).min(n);
             let slot = if keep { from * dim } else { 0 };
-            let packed = &mut self.packed[slot..slot + block.len() * dim];
-            pack(simd, fixed, &indices[block.clone()], &roots[block.clone()], &self.scale, packed);
+            let packed = &mut all_packed[slot..slot + block.len() * dim];
+            pack(fixed, &indices[from..], &roots[block.clone()], scale, packed);
             kernels::normal_pass::<S, true>(
                 simd,
                 packed,
                 &roots[block.clone()],
-                &self.x,
-                &mut self.fitted[block],
-                &mut self.residual,
+                &*x,
+                &mut fitted[block],
+                residual,
             );
         }
-        self.direction.copy_from_slice(&self.residual);
-        let mut size = kernels::dot(simd, &self.residual, &self.residual);
+        direction.copy_from_slice(&*residual);
+        let mut size = kernels::dot(simd, &*residual, &*residual);
         let negligible = NEGLIGIBLE * kernels::square(simd, roots);
         for step in 1..=STEPS {
             if size <= negligible {
                 break;
             }
-            self.image.copy_from_slice(&self.direction);
+            image.copy_from_slice(&*direction);
             let wide = if keep { n } else { FRESH_ROWS };
             for from in (0..n).step_by(wide) {
                 let block = from..(from + wide).min(n);
-                let packed = &mut self.packed[..block.len() * dim];
+                let packed = &mut all_packed[..block.len() * dim];
                 if !keep {
-                    pack(simd, fixed, &indices[block.clone()], &roots[block.clone()], &self.scale, packed);
+                    pack(fixed, &indices[from..], &roots[block.clone()], scale, packed);
                 }
-                kernels::normal_pass::<S, false>(
-                    simd,
-                    packed,
-                    &roots[block.clone()],
-                    &self.direction,
-                    &mut self.along[block],
-                    &mut self.image,
-                );
+                let along = &mut along[block.clone()];
+                if step == STEPS {
+                    kernels::products(simd, packed, &*direction, along);
+                } else {
+                    let roots = &roots[block];
+                    kernels::normal_pass::<S, false>(simd, packed, roots, &*direction, along, image);
+                }
             }
-            let exact = size / kernels::dot(simd, &self.direction, &self.image);
+            // The last step's image is not asked for: `p (I + Z'Z) p = |p|² + |Z p|²`.
+            let curvature = if step == STEPS {
+                kernels::square(simd, &*direction) + kernels::square(simd, &along[..n])
+            } else {
+                kernels::dot(simd, &*direction, &*image)
+            };
+            let exact = size / curvature;
             let stride = relaxation * exact;
-            kernels::add_scaled(simd, stride, &self.direction, &mut self.x);
-            for (fitted, &along) in self.fitted[..n].iter_mut().zip(&self.along) {
+            kernels::add_scaled(simd, stride, &*direction, x);
+            for (fitted, &along) in fitted[..n].iter_mut().zip(&*along) {
                 *fitted += stride * along;
             }
             if step == STEPS {
                 break;
             }
-            kernels::add_scaled(simd, -exact, &self.image, &mut self.residual);
-            let next = kernels::dot(simd, &self.residual, &self.residual);
+            kernels::add_scaled(simd, -exact, &*image, residual);
+            let next = kernels::dot(simd, &*residual, &*residual);
             let keep_share = next / size;
-            for (direction, &residual) in self.direction.iter_mut().zip(&self.residual) {
+            for (direction, &residual) in direction.iter_mut().zip(&*residual) {
                 *direction = residual + keep_share * *direction;
             }
             size = next;
         }
-        for ((value, &x), &scale) in row.iter_mut().zip(&self.x).zip(&self.scale) {
+        for ((value, &x), &scale) in row.iter_mut().zip(&*x).zip(scale) {
             *value = x * scale;
         }
     }
 }
 
+/// Rows asked for ahead of the one that is gathered: they lie anywhere, and no hardware guesses where.
+const AHEAD: usize = 12;
+
 /// Gathers the other side's rows into one block that stays in cache for every later pass.
 #[inline(always)]
-fn pack<S: Simd>(simd: S, fixed: &[f32], indices: &[u32], roots: &[f32], scale: &[f32], packed: &mut [f32]) {
-    let dim = scale.len();
-    for ((&index, &root), packed) in indices.iter().zip(roots).zip(packed.chunks_exact_mut(dim)) {
-        let from = index as usize * dim;
-        kernels::scale_into(simd, root, scale, &fixed[from..from + dim], packed);
+fn pack(fixed: &Narrow, indices: &[u32], roots: &[f32], scale: &[f32], packed: &mut [f32]) {
+    let packed = packed.chunks_exact_mut(scale.len());
+    for (at, ((&index, &root), packed)) in indices.iter().zip(roots).zip(packed).enumerate() {
+        if let Some(&ahead) = indices.get(at + AHEAD) {
+            fixed.prefetch(ahead);
+        }
+        fixed.scale_into(index, root, scale, packed);
     }
 }

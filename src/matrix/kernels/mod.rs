@@ -17,6 +17,19 @@ pub use layers::{add_norm, attend};
 pub use linear::{Precision, Then, Weights};
 pub use rows::{CHAINS, Chains};
 
+/// Has values brought into the cache that will be read soon; where there is no such instruction, nothing.
+#[inline(always)]
+pub fn prefetch<T>(values: &[T]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in values.chunks(64 / size_of::<T>()) {
+        // SAFETY: the address is that of a value; the instruction reads nothing that a program can see.
+        #[allow(unsafe_code)]
+        unsafe {
+            std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(line.as_ptr().cast());
+        }
+    }
+}
+
 static PORTABLE: AtomicBool = AtomicBool::new(false);
 
 /// From now on every kernel is the portable one: set once, before any work, where support wants to know
