@@ -19,8 +19,7 @@ SELECT
         WHEN events.item_id IS NOT NULL AND item_ids.item_idx IS NULL        THEN 'unknown_item'
         WHEN event_types.event_type <> 'search' AND events.item_id IS NULL   THEN 'null_item'
         WHEN event_types.event_type = 'search'
-             AND coalesce(btrim(regexp_replace(events.query, '\s+', ' ', 'g')), '') = ''
-                                                                             THEN 'null_query'
+             AND NOT coalesce(regexp_like(events.query, '\S'), FALSE)       THEN 'null_query'
     END AS reason,
     CASE
         WHEN without_consent.user_id IS NOT NULL                             THEN 'no_consent'

@@ -3,8 +3,6 @@ SELECT
     query,
     CAST(row_number() OVER (ORDER BY query) - 1 AS INT UNSIGNED) AS query_idx
 FROM (
-    SELECT DISTINCT normalised_query AS query
-    FROM checked_events
-    WHERE reason IS NULL AND exclusion IS NULL AND normalised_query IS NOT NULL
+    SELECT DISTINCT query FROM outcomes WHERE query IS NOT NULL
 )
 ORDER BY query

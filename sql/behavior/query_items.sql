@@ -6,13 +6,12 @@ SELECT
 FROM (
     SELECT
         item_idx, event_time, weight_micro,
-        last_value(query_idx) IGNORE NULLS OVER so_far AS query_idx,
-        last_value(CASE WHEN query_idx IS NOT NULL THEN event_time END) IGNORE NULLS OVER so_far AS asked_at
+        latest(query_idx) OVER so_far AS query_idx,
+        latest(CASE WHEN query_idx IS NOT NULL THEN event_time END) OVER so_far AS asked_at
     FROM weighted_events
     WINDOW so_far AS (
         PARTITION BY user_idx
         ORDER BY event_time, event_type DESC, item_idx, query_idx
-        ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW
     )
 )
 WHERE item_idx IS NOT NULL AND query_idx IS NOT NULL

@@ -5,12 +5,13 @@ SELECT
     CAST(count(*) AS REAL) AS n_transitions
 FROM (
     SELECT
-        item_idx, event_time,
-        lead(item_idx)   OVER following AS next_item_idx,
-        lead(event_time) OVER following AS next_time
+        lag(item_idx)                              OVER following AS item_idx,
+        item_idx                                                  AS next_item_idx,
+        repeats(user_idx, session_id, session_no)  OVER following AS same_session,
+        repeats(event_time)                        OVER following AS same_time
     FROM sessions
-    WINDOW following AS (PARTITION BY user_idx, session_id, session_no ORDER BY event_time, item_idx)
+    WINDOW following AS (ORDER BY user_idx, session_id, session_no, event_time, item_idx)
 )
-WHERE next_item_idx <> item_idx AND next_time > event_time
+WHERE same_session AND NOT same_time AND next_item_idx <> item_idx
 GROUP BY item_idx, next_item_idx
 ORDER BY item_idx, next_item_idx

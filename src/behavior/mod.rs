@@ -2,8 +2,9 @@
 //!
 //! In: the shop's events and, where there is one, its catalogue. Out, as Parquet files in one
 //! folder: `item_ids`, `user_ids`, `query_ids` (external id ↔ dense index, sorted by id),
-//! `cold_users` (ids of users without an event), the cleaned `numbered_events`, `rejected` rows with their reason, and for each [`Window`] of time a folder of
-//! model inputs: `interactions`, `users`, `popularity`, `searches`, `query_items`, `baskets`,
+//! `cold_users` (ids of users without an event), `outcomes` (what became of the events, by user and
+//! search), the cleaned `numbered_events`, `rejected` rows with their reason, and for each [`Window`] of
+//! time a folder of model inputs: `interactions`, `users`, `popularity`, `searches`, `query_items`, `baskets`,
 //! `transitions`. [`Facts`] counts every row: `read = kept + rejected + excluded`, exactly.
 //!
 //! Each statement is one file, readable on its own, and any can be replaced from the job
@@ -256,6 +257,7 @@ pub fn aggregate(
         "checked_events",
         &[run_end, ("history_start", Param::Time(history_start)), ("reject_later", reject_later)],
     )?;
+    run.table("outcomes", &[])?;
     run.count(&mut facts)?;
     facts.n_users = run.table("user_ids", &[])?;
     facts.n_cold_users = run.table("cold_users", &[])?;
@@ -552,9 +554,12 @@ fn event_types(config: &Config) -> RecordBatch {
         .expect("four columns of one length fit the schema made from them")
 }
 
-fn strings<'a>(rows: &'a RecordBatch, name: &str) -> Result<&'a StringArray, Error> {
+fn strings(rows: &RecordBatch, name: &str) -> Result<StringArray, Error> {
     let column = rows.column_by_name(name);
-    column.and_then(|column| column.as_string_opt::<i32>()).ok_or_else(|| Error::Result {
+    let text = column
+        .filter(|column| column.data_type().is_string())
+        .and_then(|column| cast(column, &DataType::Utf8).ok());
+    text.map(|text| text.as_string::<i32>().clone()).ok_or_else(|| Error::Result {
         statement: "accounting".to_owned(),
         expected: format!("a string column `{name}`"),
         found: column.map_or("none".to_owned(), |column| column.data_type().to_string()),

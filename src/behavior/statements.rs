@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::{Config, Error};
 
 /// Statements that a run with a window to learn from and one to evaluate executes, for progress.
-pub(super) const COUNT: usize = 12 + 2 + 3 * 10;
+pub(super) const COUNT: usize = 13 + 2 + 3 * 10;
 
 macro_rules! shipped {
     ($($name:literal),* $(,)?) => {
@@ -13,7 +13,7 @@ macro_rules! shipped {
     };
 }
 
-const SHIPPED: [(&str, &str); 24] = shipped![
+const SHIPPED: [(&str, &str); 25] = shipped![
     "accounting",
     "ages",
     "baskets",
@@ -26,6 +26,7 @@ const SHIPPED: [(&str, &str); 24] = shipped![
     "interactions",
     "item_ids",
     "numbered_events",
+    "outcomes",
     "popularity",
     "query_ids",
     "query_items",

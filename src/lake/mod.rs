@@ -5,7 +5,7 @@
 //! row is read, mapped onto the columns a room declares, and registered as tables. Statements come
 //! from files under `sql/` with parameters bound, never pasted in; their results are written to
 //! Parquet as a stream or read back as Arrow. Inputs in an object [store] are read by ranges, as a statement
-//! needs them.
+//! needs them. Beside SQL's own window functions there are two, `repeats` and `latest`.
 //!
 //! Memory: the session's pool is bounded by [`Config::memory_bytes`]; sorts and aggregations spill
 //! to [`Config::spill_dir`] beyond it. Determinism: the partition count is [`Config::threads`], and
@@ -25,6 +25,7 @@ use datafusion::execution::context::SQLOptions;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::physical_plan::common::spawn_buffered;
 use datafusion::prelude::{ParquetReadOptions, SessionConfig, SessionContext};
 use datafusion::scalar::ScalarValue;
 use datafusion::sql::parser::DFParser;
@@ -34,8 +35,10 @@ mod access;
 pub mod disk;
 mod files;
 pub mod input;
+mod latest;
 mod mapping;
 mod remote;
+mod repeats;
 pub mod store;
 pub mod table;
 
@@ -118,6 +121,11 @@ pub struct Lake {
     session: SessionContext,
 }
 
+/// A thread's memory for each row of a batch, between the bounds of a batch.
+const BYTES_A_ROW: usize = 32 << 10;
+/// Of it, what a sort that spills sets aside for merging.
+const SET_ASIDE_A_ROW: usize = 1280;
+
 impl Lake {
     /// Starts the session.
     ///
@@ -139,9 +147,15 @@ impl Lake {
             .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(spill))
             .build_arc()
             .map_err(|source| Error::Session(Box::new(source)))?;
+        // Runs of a sort are as long as a batch, and four times as long ones merge in half the time; but a merge
+        // holds a batch of each, for which memory is set aside.
+        let batch_rows = (config.memory_bytes / config.threads / BYTES_A_ROW).clamp(8 * 1024, 32 * 1024);
         let settings = SessionConfig::new()
             .with_target_partitions(config.threads)
-            .with_batch_size(8192)
+            .with_batch_size(batch_rows)
+            .with_sort_spill_reservation_bytes(batch_rows * SET_ASIDE_A_ROW)
+            // Rows dealt out to threads for a projection would have to be merged again.
+            .with_round_robin_repartition(false)
             // Without statistics no plan turns a join round: the left side is held, the right one streams.
             .with_repartition_joins(false)
             .with_information_schema(true)
@@ -150,7 +164,10 @@ impl Lake {
             // What a join learns of its held side is compared, in scans, with columns of another string type.
             .set_bool("datafusion.optimizer.enable_join_dynamic_filter_pushdown", false)
             .set_bool("datafusion.sql_parser.enable_ident_normalization", true);
-        Ok(Self { runtime, session: SessionContext::new_with_config_rt(settings, environment) })
+        let session = SessionContext::new_with_config_rt(settings, environment);
+        session.register_udwf(repeats::function());
+        session.register_udwf(latest::function());
+        Ok(Self { runtime, session })
     }
 
     /// Registers an input under `name`, with the columns that the contract declares, in their order.
@@ -279,7 +296,8 @@ impl Lake {
         let failed = |source| Error::Sql { statement: statement.to_owned(), source: Box::new(source) };
         self.runtime.block_on(async {
             let frame = self.frame(sql, params).await.map_err(failed)?;
-            let mut rows = frame.execute_stream().await.map_err(failed)?;
+            // Rows are made on the session's threads while this one encodes those before them.
+            let mut rows = spawn_buffered(frame.execute_stream().await.map_err(failed)?, 2);
             let schema = table::plain(&rows.schema());
             let mut writer = table::Writer::create(path, schema.clone(), &table::Layout::default())?;
             while let Some(batch) = rows.next().await {

@@ -9,12 +9,15 @@ use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::arrow::arrow_writer::{ArrowColumnWriter, ArrowRowGroupWriterFactory, compute_leaves};
 use parquet::arrow::{ArrowWriter, ProjectionMask};
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::SortingColumn;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::ColumnPath;
+use rayon::prelude::*;
 
 use super::disk;
 
@@ -74,11 +77,17 @@ impl Drop for Partial {
     }
 }
 
-/// Streams batches into one Parquet file that appears under its name only when it is whole.
+/// Streams batches into one Parquet file that appears under its name only when it is whole. Columns are encoded
+/// beside each other, in rayon's current pool; the bytes are those that one thread would write.
 pub struct Writer {
     path: PathBuf,
     partial: Partial,
-    inner: ArrowWriter<File>,
+    file: SerializedFileWriter<File>,
+    schema: SchemaRef,
+    factory: ArrowRowGroupWriterFactory,
+    /// The columns of the row group that is being filled, and its rows so far.
+    columns: Vec<ArrowColumnWriter>,
+    group_rows: usize,
     rows: u64,
 }
 
@@ -96,10 +105,12 @@ impl Writer {
         name.push(".partial");
         let partial = Partial(path.with_file_name(name));
         let file = disk::create(&partial.0).map_err(io)?;
-        let inner = properties(&schema, layout)
-            .and_then(|properties| ArrowWriter::try_new(file, schema, Some(properties)))
+        let (file, factory) = properties(&schema, layout)
+            .and_then(|properties| ArrowWriter::try_new(file, schema.clone(), Some(properties)))
+            .and_then(ArrowWriter::into_serialized_writer)
             .map_err(|source| Error::Encode { path: path.to_owned(), source })?;
-        Ok(Self { path: path.to_owned(), partial, inner, rows: 0 })
+        let (columns, group_rows) = (Vec::new(), 0);
+        Ok(Self { path: path.to_owned(), partial, file, schema, factory, columns, group_rows, rows: 0 })
     }
 
     /// Appends rows of the schema the file was opened with.
@@ -108,17 +119,54 @@ impl Writer {
     /// If they do not fit it, or the disk is full.
     pub fn write(&mut self, batch: &RecordBatch) -> Result<(), Error> {
         self.rows += batch.num_rows() as u64;
-        self.inner.write(batch).map_err(|source| Error::Encode { path: self.path.clone(), source })
+        self.encode(batch).map_err(|source| Error::Encode { path: self.path.clone(), source })
+    }
+
+    fn encode(&mut self, batch: &RecordBatch) -> Result<(), ParquetError> {
+        let mut at = 0;
+        while at < batch.num_rows() {
+            if self.columns.is_empty() {
+                self.columns = self.factory.create_column_writers(self.file.flushed_row_groups().len())?;
+            }
+            let rows = batch.slice(at, (batch.num_rows() - at).min(ROW_GROUP_ROWS - self.group_rows));
+            at += rows.num_rows();
+            self.group_rows += rows.num_rows();
+            let mut leaves = Vec::with_capacity(self.columns.len());
+            for (field, column) in self.schema.fields().iter().zip(rows.columns()) {
+                leaves.extend(compute_leaves(field, column)?);
+            }
+            let columns = self.columns.par_iter_mut().zip(leaves);
+            columns.try_for_each(|(column, values)| column.write(&values))?;
+            if self.group_rows == ROW_GROUP_ROWS {
+                self.end_group()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn end_group(&mut self) -> Result<(), ParquetError> {
+        self.group_rows = 0;
+        let columns = std::mem::take(&mut self.columns);
+        if columns.is_empty() {
+            return Ok(());
+        }
+        let chunks = columns.into_par_iter().map(ArrowColumnWriter::close).collect::<Result<Vec<_>, _>>()?;
+        let mut group = self.file.next_row_group()?;
+        chunks.into_iter().try_for_each(|chunk| chunk.append_to_row_group(&mut group))?;
+        group.close()?;
+        Ok(())
     }
 
     /// Writes the footer, forces the file to disk and gives it its name.
     ///
     /// # Errors
     /// If the disk refuses.
-    pub fn finish(self) -> Result<Written, Error> {
-        let Self { path, partial, inner, rows } = self;
+    pub fn finish(mut self) -> Result<Written, Error> {
+        let ended = self.end_group();
+        let Self { path, partial, file, rows, .. } = self;
         let io = |source| Error::Io { path: path.clone(), source };
-        let file = inner.into_inner().map_err(|source| Error::Encode { path: path.clone(), source })?;
+        let encode = |source| Error::Encode { path: path.clone(), source };
+        let file = ended.and_then(|()| file.into_inner()).map_err(encode)?;
         file.sync_all().map_err(io)?;
         let bytes = file.metadata().map_err(io)?.len();
         fs::rename(&partial.0, &path).map_err(io)?;
@@ -142,6 +190,12 @@ fn properties(schema: &Schema, layout: &Layout) -> Result<WriterProperties, Parq
         .set_data_page_row_count_limit(PAGE_ROWS)
         .set_statistics_enabled(EnabledStatistics::Page)
         .set_sorting_columns(Some(sorting));
+    // Hardly two rows have one moment or one weight: a dictionary of them is looked up in vain.
+    let distinct =
+        |field: &&Arc<Field>| matches!(field.data_type(), DataType::Timestamp(..) | DataType::Float32);
+    for field in schema.fields().iter().filter(distinct) {
+        properties = properties.set_column_dictionary_enabled(ColumnPath::from(field.name().as_str()), false);
+    }
     for name in &layout.bloom {
         properties = properties.set_column_bloom_filter_enabled(ColumnPath::from(name.as_str()), true);
     }
