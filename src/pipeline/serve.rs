@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::Path;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
-use arrow::datatypes::{DataType, Float32Type, Float64Type, Int64Type, UInt64Type};
+use arrow::datatypes::{DataType, Fields, Float32Type, Float64Type, Int64Type, UInt64Type};
 use arrow::util::display::array_value_to_string;
 use serde_json::{Map, Value};
 
@@ -154,8 +154,11 @@ fn published(job: &Job, run_id: Option<&str>) -> Result<Listed, Error> {
 
 /// A row with every column.
 pub(super) fn object(rows: &RecordBatch, row: usize) -> Result<Map<String, Value>, Error> {
-    let schema = rows.schema();
-    let columns = schema.fields().iter().zip(rows.columns());
+    fields_of(rows.schema().fields(), rows.columns(), row)
+}
+
+fn fields_of(fields: &Fields, columns: &[ArrayRef], row: usize) -> Result<Map<String, Value>, Error> {
+    let columns = fields.iter().zip(columns);
     columns.map(|(field, values)| Ok((field.name().clone(), value(values, row)?))).collect()
 }
 
@@ -164,7 +167,13 @@ fn value(values: &ArrayRef, row: usize) -> Result<Value, Error> {
     if values.is_null(row) {
         return Ok(Value::Null);
     }
+    let list = |of: ArrayRef| -> Result<Value, Error> {
+        Ok((0..of.len()).map(|at| value(&of, at)).collect::<Result<Vec<_>, _>>()?.into())
+    };
     Ok(match values.data_type() {
+        DataType::FixedSizeList(..) => list(values.as_fixed_size_list().value(row))?,
+        DataType::List(_) => list(values.as_list::<i32>().value(row))?,
+        DataType::Struct(fields) => fields_of(fields, values.as_struct().columns(), row)?.into(),
         // By way of its text, so that a score has the digits that it has and no more.
         DataType::Float32 => {
             let value = values.as_primitive::<Float32Type>().value(row);
