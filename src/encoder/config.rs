@@ -157,6 +157,15 @@ impl Config {
 }
 
 impl Kind {
+    /// The cosine up to which two texts' embeddings of so many numbers resemble each other by chance: three
+    /// deviations of the projection's noise where they are of words, which may share none.
+    pub fn chance(self, dim: usize) -> f32 {
+        match self {
+            Self::Words => 3.0 / (dim.max(1) as f32).sqrt(),
+            Self::Transformer | Self::Static => 0.0,
+        }
+    }
+
     /// The kind of that name.
     ///
     /// # Errors

@@ -172,6 +172,8 @@ enum Model {
 pub struct Corpus<'a> {
     /// The texts of the catalogue: a token or word counts for the less the more of them have it.
     pub texts: &'a [&'a str],
+    /// Texts that will be embedded: of very many, each by words has fewer numbers.
+    pub n_texts: usize,
     /// What [`Encoder::token_vectors`] was of the same model and keys, so that nothing need be distilled.
     pub token_vectors: Option<Dense>,
 }
@@ -193,7 +195,7 @@ pub fn load(config: &Config, corpus: Corpus<'_>, on_batch: &mut dyn FnMut(Batch)
             Model::Transformer(tokenizer, Box::new(model))
         }
         Kind::Static => static_model(config, corpus, on_batch)?,
-        Kind::Words => Model::Words(words::Words::of(corpus.texts)),
+        Kind::Words => Model::Words(words::Words::of(corpus.texts, corpus.n_texts)),
     };
     Ok(Encoder { model, batch_tokens })
 }

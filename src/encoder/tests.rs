@@ -362,7 +362,7 @@ fn a_static_embedding_is_the_mean_of_its_tokens_by_how_rare_they_are() {
     let folder = tempfile::tempdir().unwrap();
     write_model(folder.path());
     let texts = ["red kettle", "red scarf [SEP]", "red shoes", "tea cup"];
-    let corpus = Corpus { texts: &texts, token_vectors: None };
+    let corpus = Corpus { texts: &texts, n_texts: 0, token_vectors: None };
     let encoder = load(&statically(folder.path()), corpus, &mut |_| {}).unwrap();
     let vectors = encoder.token_vectors().unwrap();
     // Nine tokens that say something: shoes are two.
@@ -385,8 +385,9 @@ fn kept_vectors_give_the_same_embeddings_and_nothing_is_distilled_again() {
     let folder = tempfile::tempdir().unwrap();
     write_model(folder.path());
     let (config, texts) = (statically(folder.path()), ["red kettle", "wool scarf", "blue tea cup"]);
-    let first = load(&config, Corpus { texts: &texts, token_vectors: None }, &mut |_| {}).unwrap();
-    let kept = Corpus { texts: &texts, token_vectors: first.token_vectors().cloned() };
+    let first =
+        load(&config, Corpus { texts: &texts, n_texts: 0, token_vectors: None }, &mut |_| {}).unwrap();
+    let kept = Corpus { texts: &texts, n_texts: 0, token_vectors: first.token_vectors().cloned() };
     let again = load(&config, kept, &mut |_| panic!("nothing to distil")).unwrap();
     let [first, again] = [first, again].map(|encoder| encoder.encode(&texts, &mut |_| {}).unwrap());
     assert_eq!(first, again);
@@ -398,7 +399,7 @@ fn kept_vectors_give_the_same_embeddings_and_nothing_is_distilled_again() {
 }
 
 fn by_words(catalogue: &[&str]) -> Encoder {
-    let corpus = Corpus { texts: catalogue, token_vectors: None };
+    let corpus = Corpus { texts: catalogue, n_texts: 0, token_vectors: None };
     load(&Config::without_model(), corpus, &mut |_| {}).unwrap()
 }
 
@@ -445,4 +446,29 @@ fn cosines_by_words_are_those_of_tf_idf_but_for_the_noise_of_the_projection() {
     }
     let deviation = (squares / 199.0).sqrt();
     assert!(deviation < 1.5 / 512f64.sqrt(), "{deviation}");
+}
+
+#[test]
+fn very_many_texts_have_fewer_numbers_each() {
+    let dim = |n_texts: usize| {
+        let corpus = Corpus { texts: &["red kettle", "wool hat"], n_texts, token_vectors: None };
+        load(&Config::without_model(), corpus, &mut |_| {}).unwrap().dim()
+    };
+    assert_eq!([1, 1 << 20, (1 << 20) + 1, 1 << 40].map(dim), [512, 512, 256, 64]);
+}
+
+#[test]
+fn texts_without_a_common_word_seldom_seem_alike() {
+    let texts: Vec<String> = (0..100).map(|at| format!("a{at} b{at} c{at}")).collect();
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    let found = by_words(&texts).encode(&texts, &mut |_| {}).unwrap();
+    let cosine =
+        |a: usize, b: usize| -> f32 { found.row(a).iter().zip(found.row(b)).map(|(a, b)| a * b).sum() };
+    let chance = Kind::Words.chance(512);
+    let pairs = (0..100).flat_map(|a| (0..a).map(move |b| (a, b)));
+    let (n_positive, n_alike) = pairs.fold((0, 0), |(positive, alike), (a, b)| {
+        (positive + usize::from(cosine(a, b) > 0.0), alike + usize::from(cosine(a, b) > chance))
+    });
+    assert!(n_positive > 2000 && n_alike < 25, "{n_positive} {n_alike} of 4,950");
+    assert_eq!(Kind::Transformer.chance(384), 0.0);
 }

@@ -14,7 +14,7 @@ use unicode_segmentation::UnicodeSegmentation;
 /// Numbers in an embedding, and the least where a catalogue is large.
 const DIM: usize = 512;
 const LEAST_DIM: usize = 64;
-/// Numbers that all embeddings of a catalogue come to, at most, as long as each has the least: 2 GiB.
+/// Numbers that all texts' embeddings come to, at most, as long as each has the least: 2 GiB.
 const MOST_NUMBERS: usize = 1 << 29;
 
 /// What a catalogue's words count for.
@@ -24,7 +24,8 @@ pub(super) struct Words {
 }
 
 impl Words {
-    pub(super) fn of(catalogue: &[&str]) -> Self {
+    /// Of a catalogue, for so many texts.
+    pub(super) fn of(catalogue: &[&str], n_texts: usize) -> Self {
         let counted = |mut counts: HashMap<String, u32>, text: &&str| {
             distinct(text).into_iter().for_each(|word| *counts.entry(word).or_default() += 1);
             counts
@@ -34,10 +35,10 @@ impl Words {
             counts
         };
         let counts = catalogue.par_iter().fold(HashMap::new, counted).reduce(HashMap::new, added);
-        let n_texts = catalogue.len() as f64;
-        let weight = |(word, n): (String, u32)| (word, (n_texts / f64::from(n)).ln() as f32);
+        let of = catalogue.len() as f64;
+        let weight = |(word, n): (String, u32)| (word, (of / f64::from(n)).ln() as f32);
         let mut dim = DIM;
-        while dim > LEAST_DIM && dim.saturating_mul(catalogue.len()) > MOST_NUMBERS {
+        while dim > LEAST_DIM && dim.saturating_mul(n_texts) > MOST_NUMBERS {
             dim /= 2;
         }
         Self { weights: counts.into_iter().map(weight).collect(), dim }

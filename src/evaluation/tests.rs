@@ -195,7 +195,7 @@ fn who_is_clearly_ahead_of_the_fused_lists_is_told() {
     let lists = |of: &dyn Fn(u32) -> Vec<u32>| users.iter().map(|user| of(*user)).collect();
     let system = |name: &str, lists| System { name: name.into(), lists, probabilities: None };
     let fused: Vec<Vec<u32>> = lists(&|user| vec![45, if user < 20 { user } else { 46 }]);
-    let ahead_of = |best: Vec<Vec<u32>>| {
+    let ahead_of = |best: Vec<Vec<u32>>, among: &[&str]| {
         let systems =
             [system("fused", fused.clone()), system("best", best), system("worse", vec![vec![47]; 40])];
         let inputs = Inputs {
@@ -212,13 +212,15 @@ fn who_is_clearly_ahead_of_the_fused_lists_is_told() {
             min_users: 0,
         };
         let frame = evaluate(&inputs, &Config { ks: vec![2], ..Config::default() }, 7).unwrap().frame;
-        ahead(&frame, 2).unwrap()
+        ahead(&frame, 2, among).unwrap()
     };
-    let (system, gain) = ahead_of(lists(&|user| vec![user])).unwrap();
+    let sources = ["best", "worse"];
+    let (system, gain) = ahead_of(lists(&|user| vec![user]), &sources).unwrap();
+    assert_eq!(ahead_of(lists(&|user| vec![user]), &["worse"]), None);
     assert_eq!(system, "best");
     equal(gain, 1.0 - 0.5 / 3f64.log2());
     // One user more may be chance.
-    assert_eq!(ahead_of(lists(&|user| vec![45, if user < 21 { user } else { 46 }])), None);
+    assert_eq!(ahead_of(lists(&|user| vec![45, if user < 21 { user } else { 46 }]), &sources), None);
 }
 
 #[test]

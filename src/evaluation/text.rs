@@ -112,19 +112,21 @@ fn calibrated(frame: &DataFrame) -> Result<String, PolarsError> {
     Ok(format!("\n{heading}{shown}{}\n", lines.join("\n")))
 }
 
-/// The system whose NDCG over all users is most above the fused lists', with its gain over them, where one's is
-/// above by more than the interval.
+/// Of some systems the one whose NDCG over all users is most above the fused lists', with its gain over them, where
+/// one's is above by more than the interval.
 ///
 /// # Errors
 /// If the frame is not one of this room's.
-pub fn ahead(frame: &DataFrame, k: usize) -> Result<Option<(String, f64)>, PolarsError> {
+pub fn ahead(frame: &DataFrame, k: usize, among: &[&str]) -> Result<Option<(String, f64)>, PolarsError> {
     let text = |name: &str| frame.column(name)?.str().cloned();
     let (systems, metrics, slices) = (text("system")?, text("metric")?, text("slice")?);
     let ks = frame.column("k")?.u32()?;
     let (gains, highs) = (frame.column("gain")?.f64()?, frame.column("gain_high")?.f64()?);
     let is_ahead = |at: &usize| {
         let is_of = (metrics.get(*at), slices.get(*at), ks.get(*at));
-        is_of == (Some("ndcg"), Some("all"), Some(k as u32)) && highs.get(*at).is_some_and(|high| high < 0.0)
+        is_of == (Some("ndcg"), Some("all"), Some(k as u32))
+            && systems.get(*at).is_some_and(|system| among.contains(&system))
+            && highs.get(*at).is_some_and(|high| high < 0.0)
     };
     let found = (0..frame.height()).filter(is_ahead);
     let found = found.filter_map(|at| Some((systems.get(at)?.to_owned(), -gains.get(at)?)));

@@ -406,6 +406,12 @@ fn with_sets(path: &Path, text: &str, sets: &[String]) -> Result<String, Error> 
 }
 
 impl Spec {
+    /// Whether items' texts are embedded, where they have any.
+    pub fn embeds(&self) -> bool {
+        let items = self.inputs.items.as_ref();
+        items.is_some_and(|items| items.text.as_ref().is_none_or(|columns| !columns.is_empty()))
+    }
+
     /// The folder that stages work in: the output, or the mirror of it. Two outputs never share one.
     fn folder(&self, beside: &Path) -> PathBuf {
         match self.output.to_str().filter(|output| store::is_url(output)) {

@@ -190,7 +190,8 @@ fn properties(schema: &Schema, layout: &Layout) -> Result<WriterProperties, Parq
         .set_data_page_row_count_limit(PAGE_ROWS)
         .set_statistics_enabled(EnabledStatistics::Page)
         .set_sorting_columns(Some(sorting));
-    // Hardly two rows have one moment or one weight: a dictionary of them is looked up in vain.
+    // Moments and weights seldom repeat, and a dictionary of them is looked up in vain; where they do repeat, the
+    // compression finds it.
     let distinct =
         |field: &&Arc<Field>| matches!(field.data_type(), DataType::Timestamp(..) | DataType::Float32);
     for field in schema.fields().iter().filter(distinct) {

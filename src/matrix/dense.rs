@@ -59,6 +59,13 @@ impl Dense {
         &mut self.values[at * self.n_cols..(at + 1) * self.n_cols]
     }
 
+    /// Some rows, in this order.
+    #[must_use]
+    pub fn select(&self, rows: &[u32]) -> Self {
+        let values = rows.iter().flat_map(|row| self.row(*row as usize).iter().copied()).collect();
+        Self { n_rows: rows.len(), n_cols: self.n_cols, values }
+    }
+
     /// Each row divided by its Euclidean norm; a row of zeros stays one.
     #[must_use]
     pub fn with_unit_rows(mut self) -> Self {

@@ -121,7 +121,7 @@ pub(super) fn inputs(job: &Job) -> Result<Inputs, Error> {
     }
     super::attributes::check(&lake, items.as_ref(), users.as_ref(), spec)?;
     spec.behavior.check_statements(&lake).map_err(Error::Behavior)?;
-    let encoder = items.as_ref().map(|_| local(job, &spec.encoder)).transpose()?;
+    let encoder = spec.embeds().then(|| local(job, &spec.encoder)).transpose()?;
     if let Some(encoder) = &encoder {
         encoder.check().map_err(Error::Model)?;
     }
@@ -163,7 +163,8 @@ pub fn check(job: &Job) -> Result<String, Error> {
         Kind::Words => "none: texts are alike by their words".to_owned(),
     };
     match &inputs.items {
-        Some(_) => text += &format!("  encoder  {of_texts}\n"),
+        Some(_) if job.spec.embeds() => text += &format!("  encoder  {of_texts}\n"),
+        Some(_) => text += "  encoder  off: inputs.items.text is empty\n",
         None => text += "  encoder  off: there is no [inputs.items] to take texts from\n",
     }
     Ok(text)

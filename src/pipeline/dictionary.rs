@@ -39,7 +39,11 @@ const MEANINGS: [(&str, &str, &str); 72] = [
     ("user_profiles", "embedding", "the user among the texts, of unit length; null without texts"),
     ("item_embeddings", "embedding", "the item's text, of unit length; null without one"),
     ("*", "factors", "the learned factors: user · item is the score of the source `factors`"),
-    ("metrics", "system", "whose lists: fused, one source alone, or history"),
+    (
+        "metrics",
+        "system",
+        "whose lists: fused (d=… at another diversity), one source alone, or frequency (own items by how often)",
+    ),
     ("metrics", "metric", "see the doc of src/evaluation"),
     ("metrics", "k", "the first rows of a list that count"),
     ("metrics", "slice", "which users or items: all, new, repeat, segment=…"),

@@ -102,7 +102,7 @@ impl Night<'_> {
                 Dense::zeros(0, model_dim)
             } else {
                 let catalogue: Vec<&str> = texts.iter().flatten().map(String::as_str).collect();
-                let corpus = encoder::Corpus { texts: &catalogue, token_vectors };
+                let corpus = encoder::Corpus { texts: &catalogue, n_texts: new.len(), token_vectors };
                 let encoder = encoder::load(&config, corpus, &mut |batch| {
                     night.progress("encode", batch.texts_done, batch.texts_total, "tokens");
                 });

@@ -73,7 +73,7 @@ pub fn plan(job: &Job, options: &Options) -> Result<String, Error> {
     let (text_of_models, seconds_of_models, mib_of_models) = models(spec, &size(&inputs));
     text += &text_of_models;
     let sql_s = events as f64 / EVENTS_PER_S;
-    let encode_s = match (items, spec.encoder.kind) {
+    let encode_s = match (items.filter(|_| spec.embeds()), spec.encoder.kind) {
         (Some(items), Kind::Transformer) => items as f64 / TEXTS_PER_S,
         (Some(items), Kind::Static) => DISTIL_S + items as f64 / STATIC_TEXTS_PER_S,
         (Some(items), Kind::Words) => items as f64 / WORDS_TEXTS_PER_S,
@@ -207,7 +207,7 @@ fn bounds(spec: &Spec, size: &Size) -> Vec<Bound> {
         8.0 * v * (2.0 * items + users),
     ));
     bounds.push(bound(Source::Repeat, "what users bought before".to_owned(), 1.0, 24.0 * events));
-    if spec.inputs.items.is_some() {
+    if spec.embeds() {
         let size = "embeddings of items and users".to_owned();
         bounds.push(bound(Source::Content, size, 1.0, 8.0 * dim * (items + users)));
     }

@@ -82,7 +82,9 @@ impl Night<'_> {
                 note.push_str("; without what they know, which no such hold-out can have");
             }
             let report = evaluation::report(&metrics, &config.ks).map_err(evaluation::Error::from)?;
-            let ahead = evaluation::ahead(&metrics, k).map_err(evaluation::Error::from)?;
+            // Those that a key of the job can favour.
+            let sources: Vec<&str> = learned.present().iter().map(|source| source.name()).collect();
+            let ahead = evaluation::ahead(&metrics, k, &sources).map_err(evaluation::Error::from)?;
             Ok(Report { facts: json!({ "table": text, "ahead": ahead, "k": k, "report": report, "metrics": headline, "users": users.len(), "users_without_history": n_new, "slices_withheld": withheld }), note })
         })?;
         let facts = &self.done["evaluate"].facts;

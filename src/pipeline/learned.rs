@@ -137,8 +137,8 @@ impl Learned {
     }
 }
 
-/// The warm items that each cold item's text resembles most.
-fn lookalikes(embeddings: &Dense, history: &History) -> Result<Lookalikes, Error> {
+/// The warm items that each cold item's text resembles most, and more than by chance.
+fn lookalikes(embeddings: &Dense, chance: f32, history: &History) -> Result<Lookalikes, Error> {
     let warm: Vec<bool> = history.n_users_of_item.iter().map(|n_users| *n_users > 0).collect();
     let cold: Vec<u32> = (0..warm.len() as u32).filter(|item| !warm[*item as usize]).collect();
     let mut queries = Dense::zeros(cold.len(), embeddings.n_cols());
@@ -155,7 +155,8 @@ fn lookalikes(embeddings: &Dense, history: &History) -> Result<Lookalikes, Error
     let found = retrieval::index(embeddings, Some(&warm))?.retrieve(&request, &mut |_| {})?;
     let nearest = cold.iter().enumerate().map(|(at, item)| {
         let (items, cosines) = found.list(at);
-        (*item, items.iter().copied().zip(cosines.iter().copied()).collect())
+        let found = items.iter().copied().zip(cosines.iter().copied());
+        (*item, found.filter(|(_, cosine)| *cosine > chance).collect())
     });
     Ok(Lookalikes::new(warm.len(), nearest))
 }
@@ -264,7 +265,9 @@ impl Night<'_> {
         let mut told = |fitted: linear::Fitted| self.progress(stage, fitted.done, fitted.of, "models");
         let mut models = linear::fit(interactions, steps, wanted, &spec.linear, spec.seed, &mut told)?;
         let spectral = models.spectral.take().map(|matrices| Spectral::new(matrices, &recent));
-        let lookalikes = content.as_ref().map(|(_, embeddings)| lookalikes(embeddings, &history));
+        let lookalikes = content.as_ref().map(|(_, embeddings)| {
+            lookalikes(embeddings, spec.encoder.kind.chance(embeddings.n_cols()), &history)
+        });
         let mut learned = Learned {
             factors: self.factors(window)?,
             content,

@@ -101,7 +101,7 @@ pub fn encode(task: &Encode, on_event: &mut dyn FnMut(Event)) -> Result<String, 
         .collect();
     on_event(Event::Started { stage: "encode" });
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-    let corpus = encoder::Corpus { texts: &texts, token_vectors: None };
+    let corpus = encoder::Corpus { texts: &texts, n_texts: texts.len(), token_vectors: None };
     let encoder = encoder::load(&config, corpus, &mut |batch| {
         let (done, of) = (batch.texts_done as u64, batch.texts_total as u64);
         on_event(Event::Progress { stage: "encode", done, of, unit: "tokens" });

@@ -106,16 +106,9 @@ impl Night<'_> {
         let none = || (Dense::zeros(n_queries, 0), Dense::zeros(n_items, 0));
         let (queries, vectors) =
             embeddings.map_or_else(none, |embeddings| (embeddings.queries, embeddings.items));
-        let has_text = vectors.n_cols() > 0;
-        // Without texts an item nobody turned to after the search has nothing to do with it.
-        let request = retrieval::Request {
-            queries: &queries,
-            seen: None,
-            sparse: Some(&behavior),
-            exclude_self: false,
-            top_k: self.job.spec.ranking.top_k.get(),
-        };
-        let found = retrieval::index(&vectors, Some(eligible))?.retrieve(&request, &mut |_| {})?;
+        // An item nobody turned to after the search has nothing to do with it but by its text.
+        let chance = self.job.spec.encoder.kind.chance(vectors.n_cols());
+        let mut index = retrieval::index(&vectors, Some(eligible))?;
         let mut n_users = vec![0_u32; n_queries];
         for user in 0..history.searches.n_rows() {
             history.searches.row(user).0.iter().for_each(|query| n_users[*query as usize] += 1);
@@ -127,17 +120,27 @@ impl Night<'_> {
             bloom: vec!["query".to_owned()],
         };
         let query_ids = IdColumn::new(ids.queries.clone(), arrow::datatypes::DataType::Utf8);
-        let block = |queries_at: std::ops::Range<usize>| {
+        let mut block = |queries_at: std::ops::Range<usize>| {
+            let listed: Vec<u32> = queries_at.filter(|at| is_listed(*at)).map(|at| at as u32).collect();
+            let (queries, behavior) = (queries.select(&listed), behavior.select(&listed));
+            let request = retrieval::Request {
+                queries: &queries,
+                seen: None,
+                sparse: Some(&behavior),
+                exclude_self: false,
+                top_k: self.job.spec.ranking.top_k.get(),
+            };
+            let found = index.retrieve(&request, &mut |_| {})?;
             let mut rows: Vec<(u32, u32, f32, f32)> = Vec::new();
             let mut lengths = Vec::new();
-            for query in queries_at.filter(|query| is_listed(*query)) {
-                let (items, scores) = found.list(query);
-                let (turned_to, strength) = behavior.row(query);
+            for (at, query) in listed.into_iter().enumerate() {
+                let (items, scores) = found.list(at);
+                let (turned_to, strength) = behavior.row(at);
                 let before = rows.len();
                 for (item, score) in items.iter().zip(scores) {
                     let own = turned_to.binary_search(item).map_or(0.0, |at| strength[at]);
-                    if has_text || own > 0.0 {
-                        rows.push((query as u32, *item, *score, own));
+                    if own > 0.0 || *score > chance {
+                        rows.push((query, *item, *score, own));
                     }
                 }
                 lengths.push(rows.len() - before);

@@ -6,6 +6,7 @@ use arrow::array::StringArray;
 use rayon::prelude::*;
 
 use crate::catalog::Catalog;
+use crate::encoder::Kind;
 use crate::error::Error;
 use crate::matrix::Dense;
 use crate::ranking::{NONE, Rules, Sources, Traits};
@@ -40,13 +41,15 @@ const NEIGHBOURS: usize = 50;
 impl Night<'_> {
     pub(super) fn shelf(&self, learned: &Learned, catalog: &Catalog) -> Result<Shelf, Error> {
         let rules = self.job.spec.ranking.rules.clone();
-        let (_, vectors) = learned.content.as_ref().unwrap_or(&learned.factors);
-        let vectors = vectors.clone().with_unit_rows();
-        let groups = match (rules.near_duplicates, &learned.content) {
-            (Some(cosine), Some(_)) => near_duplicates(&vectors, cosine)?,
-            // Without texts' vectors, what has the same title is the same product.
-            (Some(_), None) => numbered(&catalog.titles),
-            (None, _) => Vec::new(),
+        // As they are published, not centred: 0.97 is to mean the same for every catalogue.
+        let embeddings = self.embeddings()?.map(|embeddings| embeddings.items);
+        let has_meaning = embeddings.is_some() && self.job.spec.encoder.kind != Kind::Words;
+        let vectors = embeddings.unwrap_or_else(|| learned.factors.1.clone()).with_unit_rows();
+        let groups = match rules.near_duplicates {
+            Some(cosine) if has_meaning => near_duplicates(&vectors, cosine)?,
+            // Where no model tells, what has the same title is the same product.
+            Some(_) => numbered(&catalog.titles),
+            None => Vec::new(),
         };
         let mut pins: Vec<(u16, u32)> = (0u32..)
             .zip(catalog.pins.iter().zip(&catalog.eligible))

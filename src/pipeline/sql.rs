@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, RecordBatch, StringArray};
+use arrow::datatypes::DataType;
 use arrow::error::ArrowError;
 use arrow::util::display::array_value_to_string;
 use arrow::util::pretty::pretty_format_batches;
@@ -86,17 +87,20 @@ fn text(rows: &RecordBatch, format: Format) -> Result<String, Error> {
     Ok(text)
 }
 
-/// Letters of a list that a table for people shows: an embedding has thousands.
-const LETTERS_OF_A_LIST: usize = 60;
+/// Letters of a vector that a table for people shows: an embedding has thousands.
+const LETTERS_OF_A_VECTOR: usize = 60;
 
-/// The same rows with the beginnings of lists.
+/// The same rows with the beginnings of vectors.
 fn shortened(rows: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+    if rows.num_columns() == 0 {
+        return Ok(rows.clone());
+    }
     let beginning = |column: &ArrayRef, row: usize| -> Result<Option<String>, ArrowError> {
         if column.is_null(row) {
             return Ok(None);
         }
         let mut text = array_value_to_string(column, row)?;
-        if let Some((end, _)) = text.char_indices().nth(LETTERS_OF_A_LIST) {
+        if let Some((end, _)) = text.char_indices().nth(LETTERS_OF_A_VECTOR) {
             text.truncate(end);
             text.push('…');
         }
@@ -104,7 +108,8 @@ fn shortened(rows: &RecordBatch) -> Result<RecordBatch, ArrowError> {
     };
     let schema = rows.schema();
     let columns = schema.fields().iter().zip(rows.columns()).map(|(field, column)| {
-        let shown: ArrayRef = match column.data_type().is_nested() {
+        let is_vector = matches!(column.data_type(), DataType::FixedSizeList(..));
+        let shown: ArrayRef = match is_vector {
             false => column.clone(),
             true => {
                 let texts = (0..rows.num_rows()).map(|row| beginning(column, row));

@@ -122,8 +122,8 @@ impl StageWriter {
     /// Completes the stage: records its files, forces them to disk, gives the folder its name.
     ///
     /// # Errors
-    /// If the disk refuses, or a `.parquet` file has no footer; the stage is then as if it had never
-    /// begun.
+    /// If the disk refuses, or a `.parquet` file has no footer; the stage is then as if it had never begun, and
+    /// what it was to replace may be gone.
     pub fn finish(mut self, facts: Value) -> Result<DoneStage, Error> {
         self.record.elapsed_ms = self.began.elapsed().as_millis() as u64;
         self.record.facts = facts;

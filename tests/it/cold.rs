@@ -68,13 +68,17 @@ fn who_has_only_searched_gets_what_the_words_say() {
     shop.rewrite(&last, |rows| {
         let items = rows.column_by_name("item_id").expect("items");
         let search = (0..rows.num_rows()).find(|row| items.is_null(*row)).expect("a search") as u32;
-        let mut columns =
-            take_record_batch(&rows, &UInt32Array::from(vec![search])).expect("a row").columns().to_vec();
-        let place = rows.schema().index_of("user_id").expect("users");
-        let id: ArrayRef = Arc::new(StringArray::from(vec!["zz-searcher"]));
-        columns[place] = cast(&id, columns[place].data_type()).expect("an id");
-        let search = RecordBatch::try_new(rows.schema(), columns).expect("a row");
-        concat_batches(&rows.schema(), [&rows, &search]).expect("rows")
+        let search = take_record_batch(&rows, &UInt32Array::from(vec![search])).expect("a row");
+        let with = |row: &RecordBatch, column: &str, value: &str| {
+            let place = rows.schema().index_of(column).expect("the column");
+            let mut columns = row.columns().to_vec();
+            let value: ArrayRef = Arc::new(StringArray::from(vec![value]));
+            columns[place] = cast(&value, columns[place].data_type()).expect("a value");
+            RecordBatch::try_new(rows.schema(), columns).expect("a row")
+        };
+        let known = with(&search, "user_id", "zz-searcher");
+        let unknown = with(&with(&search, "user_id", "zz-stranger"), "query", "Qwrtz Yxcvb");
+        concat_batches(&rows.schema(), [&rows, &known, &unknown]).expect("rows")
     });
     shop.without_weights();
     let run = shop.run(&[]);
@@ -85,7 +89,11 @@ fn who_has_only_searched_gets_what_the_words_say() {
         .filter(|row| row[0] == query.to_lowercase() && row[2].parse::<f64>().is_ok_and(|score| score > 0.1))
         .map(|row| row[1].clone())
         .collect();
+    // What shares no word with the catalogue says nothing, and no list is made of nothing.
+    let queries = rows(&run.join("query_items"), &["query"]);
+    assert!(queries.iter().all(|row| row[0] != "qwrtz yxcvb"));
     let lists = rows(&run.join("recommendations"), &["user_id", "item_id", "content_score"]);
+    assert!(lists.iter().all(|row| row[0] != "zz-stranger"));
     let own: Vec<_> = lists.iter().filter(|row| row[0] == "zz-searcher").collect();
     let n_shared = own.iter().filter(|row| of_query.contains(&row[1])).count();
     assert!(n_shared > 0, "{query}: {of_query:?} {own:?}");
