@@ -117,6 +117,15 @@ impl Config {
         Self { kind: Kind::Words, ..Self::default() }
     }
 
+    /// Numbers in each of so many texts' embeddings, where that is not the model's to say.
+    pub fn dim(&self, n_texts: usize) -> Option<usize> {
+        match self.kind {
+            Kind::Transformer => None,
+            Kind::Static => Some(self.static_dim.get()),
+            Kind::Words => Some(super::words::dim(n_texts)),
+        }
+    }
+
     /// Whether the device and the model can be used, by loading it once: a damaged file shows in
     /// seconds, not after the aggregation. A hub name is fetched.
     ///

@@ -111,10 +111,7 @@ impl Distilled {
                 let weight = self.weights[id];
                 row.iter_mut().zip(self.vectors.row(id)).for_each(|(sum, value)| *sum += weight * value);
             }
-            let norm = row.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>().sqrt();
-            if norm > 0.0 {
-                row.iter_mut().for_each(|value| *value = (f64::from(*value) / norm) as f32);
-            }
+            super::make_unit(row);
         });
         rows
     }

@@ -21,9 +21,9 @@
 //! ([`Kind::Words`]) need no model at all (`words`).
 //!
 //! Cost: `2 · parameters` FLOPs a token plus attention, `O(tokens²)` a text; of a static encoder some
-//! microseconds a token, most of them the tokenizer's; of words less than that. Memory: the weights, packed, and a few activations of a
-//! batch's tokens `× intermediate size` a thread; of a static encoder `vocabulary × dim` numbers. The room reads
-//! the model's files and nothing else; it never caches (the pipeline does) and never pads.
+//! microseconds a token, most of them the tokenizer's; of words less than that. Memory: the weights, packed, and a
+//! few activations of a batch's tokens `× intermediate size` a thread; of a static encoder `vocabulary × dim`
+//! numbers. The room reads the model's files and nothing else; it never caches (the pipeline does) and never pads.
 
 use std::path::PathBuf;
 
@@ -287,6 +287,14 @@ impl Encoder {
             embeddings.extend_from_slice(&vectors[at * dim..(at + 1) * dim]);
         }
         Dense::from_vec(texts.len(), dim, embeddings).map_err(Error::NotFinite)
+    }
+}
+
+/// Makes a vector of length 1; one of zeros stays.
+fn make_unit(row: &mut [f32]) {
+    let norm = row.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>().sqrt();
+    if norm > 0.0 {
+        row.iter_mut().for_each(|value| *value = (f64::from(*value) / norm) as f32);
     }
 }
 

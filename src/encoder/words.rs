@@ -17,6 +17,15 @@ const LEAST_DIM: usize = 64;
 /// Numbers that all texts' embeddings come to, at most, as long as each has the least: 2 GiB.
 const MOST_NUMBERS: usize = 1 << 29;
 
+/// Numbers in each of so many embeddings.
+pub(super) fn dim(n_texts: usize) -> usize {
+    let mut dim = DIM;
+    while dim > LEAST_DIM && dim.saturating_mul(n_texts) > MOST_NUMBERS {
+        dim /= 2;
+    }
+    dim
+}
+
 /// What a catalogue's words count for.
 pub(super) struct Words {
     weights: HashMap<String, f32>,
@@ -37,11 +46,7 @@ impl Words {
         let counts = catalogue.par_iter().fold(HashMap::new, counted).reduce(HashMap::new, added);
         let of = catalogue.len() as f64;
         let weight = |(word, n): (String, u32)| (word, (of / f64::from(n)).ln() as f32);
-        let mut dim = DIM;
-        while dim > LEAST_DIM && dim.saturating_mul(n_texts) > MOST_NUMBERS {
-            dim /= 2;
-        }
-        Self { weights: counts.into_iter().map(weight).collect(), dim }
+        Self { weights: counts.into_iter().map(weight).collect(), dim: dim(n_texts) }
     }
 
     /// Unit embeddings of texts, row after row; a zero row where no word says anything.
@@ -53,10 +58,7 @@ impl Words {
                     add_direction(row, &word, *weight);
                 }
             }
-            let norm = row.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>().sqrt();
-            if norm > 0.0 {
-                row.iter_mut().for_each(|value| *value = (f64::from(*value) / norm) as f32);
-            }
+            super::make_unit(row);
         });
         rows
     }

@@ -71,6 +71,37 @@ pub(super) fn add_scaled<S: Simd>(simd: S, factor: f32, row: &[f32], out: &mut [
 /// Rows read together, so that each loaded part of the vector serves four dot products.
 const TOGETHER: usize = 4;
 
+/// Packed rows, one by one, of so many registers each.
+#[inline(always)]
+fn apart<S: Simd>(rows: &[f32], width: usize) -> [&[S::f32s]; TOGETHER] {
+    let (rows, _) = S::as_simd_f32s(rows);
+    std::array::from_fn(|at| &rows[at * width..][..width])
+}
+
+/// Their dot products with `p`.
+#[inline(always)]
+fn of_four<S: Simd>(simd: S, [r0, r1, r2, r3]: [&[S::f32s]; TOGETHER], p: &[S::f32s]) -> [f32; TOGETHER] {
+    let zero = simd.splat_f32s(0.0);
+    let (mut s0, mut s1, mut s2, mut s3) = (zero, zero, zero, zero);
+    for k in 0..p.len() {
+        s0 = simd.mul_add_e_f32s(r0[k], p[k], s0);
+        s1 = simd.mul_add_e_f32s(r1[k], p[k], s1);
+        s2 = simd.mul_add_e_f32s(r2[k], p[k], s2);
+        s3 = simd.mul_add_e_f32s(r3[k], p[k], s3);
+    }
+    [s0, s1, s2, s3].map(|sum| simd.reduce_sum_f32s(sum))
+}
+
+/// The dot product of a row that is left.
+#[inline(always)]
+fn of_one<S: Simd>(simd: S, row: &[S::f32s], p: &[S::f32s]) -> f32 {
+    let mut sum = simd.splat_f32s(0.0);
+    for (&r, &p) in row.iter().zip(p) {
+        sum = simd.mul_add_e_f32s(r, p, sum);
+    }
+    simd.reduce_sum_f32s(sum)
+}
+
 /// One pass over packed rows `Z`: `along = Z p`, and `out += Z' along`, or with `TARGET`
 /// `out += Z' (target - along)`.
 #[inline(always)]
@@ -91,25 +122,9 @@ pub(super) fn normal_pass<S: Simd, const TARGET: bool>(
     let (targets, target_rest) = target.as_chunks::<TOGETHER>();
     let (packed, packed_rest) = packed.split_at(blocks.len() * TOGETHER * dim);
     for (at, (rows, along)) in packed.chunks_exact(TOGETHER * dim).zip(blocks).enumerate() {
-        let (rows, _) = S::as_simd_f32s(rows);
-        let (r0, rows) = rows.split_at(width);
-        let (r1, rows) = rows.split_at(width);
-        let (r2, r3) = rows.split_at(width);
-        let r3 = &r3[..width];
-        let zero = simd.splat_f32s(0.0);
-        let (mut s0, mut s1, mut s2, mut s3) = (zero, zero, zero, zero);
-        for k in 0..width {
-            s0 = simd.mul_add_e_f32s(r0[k], p[k], s0);
-            s1 = simd.mul_add_e_f32s(r1[k], p[k], s1);
-            s2 = simd.mul_add_e_f32s(r2[k], p[k], s2);
-            s3 = simd.mul_add_e_f32s(r3[k], p[k], s3);
-        }
-        *along = [
-            simd.reduce_sum_f32s(s0),
-            simd.reduce_sum_f32s(s1),
-            simd.reduce_sum_f32s(s2),
-            simd.reduce_sum_f32s(s3),
-        ];
+        let rows = apart::<S>(rows, width);
+        *along = of_four(simd, rows, p);
+        let [r0, r1, r2, r3] = rows;
         let mut factors = *along;
         if TARGET {
             for (factor, target) in factors.iter_mut().zip(targets[at]) {
@@ -126,11 +141,7 @@ pub(super) fn normal_pass<S: Simd, const TARGET: bool>(
     }
     for (at, (row, along)) in packed_rest.chunks_exact(dim).zip(along_rest).enumerate() {
         let (row, _) = S::as_simd_f32s(row);
-        let mut sum = simd.splat_f32s(0.0);
-        for (&r, &p) in row.iter().zip(p) {
-            sum = simd.mul_add_e_f32s(r, p, sum);
-        }
-        *along = simd.reduce_sum_f32s(sum);
+        *along = of_one(simd, row, p);
         let factor = simd.splat_f32s(if TARGET { target_rest[at] - *along } else { *along });
         for (out, &r) in out.iter_mut().zip(row) {
             *out = simd.mul_add_e_f32s(factor, r, *out);
@@ -147,28 +158,11 @@ pub(super) fn products<S: Simd>(simd: S, packed: &[f32], p: &[f32], along: &mut 
     let (blocks, along_rest) = along.as_chunks_mut::<TOGETHER>();
     let (packed, packed_rest) = packed.split_at(blocks.len() * TOGETHER * dim);
     for (rows, along) in packed.chunks_exact(TOGETHER * dim).zip(blocks) {
-        let (rows, _) = S::as_simd_f32s(rows);
-        let (r0, rows) = rows.split_at(width);
-        let (r1, rows) = rows.split_at(width);
-        let (r2, r3) = rows.split_at(width);
-        let r3 = &r3[..width];
-        let zero = simd.splat_f32s(0.0);
-        let (mut s0, mut s1, mut s2, mut s3) = (zero, zero, zero, zero);
-        for k in 0..width {
-            s0 = simd.mul_add_e_f32s(r0[k], p[k], s0);
-            s1 = simd.mul_add_e_f32s(r1[k], p[k], s1);
-            s2 = simd.mul_add_e_f32s(r2[k], p[k], s2);
-            s3 = simd.mul_add_e_f32s(r3[k], p[k], s3);
-        }
-        *along = [s0, s1, s2, s3].map(|sum| simd.reduce_sum_f32s(sum));
+        *along = of_four(simd, apart::<S>(rows, width), p);
     }
     for (row, along) in packed_rest.chunks_exact(dim).zip(along_rest) {
         let (row, _) = S::as_simd_f32s(row);
-        let mut sum = simd.splat_f32s(0.0);
-        for (&r, &p) in row.iter().zip(p) {
-            sum = simd.mul_add_e_f32s(r, p, sum);
-        }
-        *along = simd.reduce_sum_f32s(sum);
+        *along = of_one(simd, row, p);
     }
 }
 

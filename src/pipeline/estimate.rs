@@ -27,9 +27,8 @@ const EVENTS_OF_AN_ITEM: f64 = 10.0;
 const EVENTS_OF_A_USER: f64 = 20.0;
 /// How much larger the mean of users' squared numbers of items is than the square of the mean.
 const SKEW: f64 = 5.0;
-/// Numbers in an embedding, of most models that fit this machine, and of words.
+/// Numbers in an embedding, of most models that fit this machine.
 const DIM: f64 = 384.0;
-const WORDS_DIM: f64 = 512.0;
 /// The catalogue that lists are taken from, a number of every dense source's vectors: in f32, packed, and in bytes.
 const BYTES_OF_A_LISTED_NUMBER: f64 = 9.0;
 const BASE_MIB: f64 = 300.0;
@@ -153,11 +152,7 @@ fn bounds(spec: &Spec, size: &Size) -> Vec<Bound> {
     let steps = 2.0 * config.sequence_steps as f64;
     let vectors = config.spectral_rank(users as usize, items as usize);
     let (r, v) = (rank as f64, vectors as f64);
-    let dim = match spec.encoder.kind {
-        Kind::Transformer => DIM,
-        Kind::Static => spec.encoder.static_dim.get() as f64,
-        Kind::Words => WORDS_DIM,
-    };
+    let dim = spec.encoder.dim(items as usize).map_or(DIM, |dim| dim as f64);
     let bound = |source, size, seconds, bytes: f64| {
         let width = match source {
             Source::Factors => r,

@@ -141,10 +141,7 @@ impl Learned {
 fn lookalikes(embeddings: &Dense, chance: f32, history: &History) -> Result<Lookalikes, Error> {
     let warm: Vec<bool> = history.n_users_of_item.iter().map(|n_users| *n_users > 0).collect();
     let cold: Vec<u32> = (0..warm.len() as u32).filter(|item| !warm[*item as usize]).collect();
-    let mut queries = Dense::zeros(cold.len(), embeddings.n_cols());
-    for (at, item) in cold.iter().enumerate() {
-        queries.row_mut(at).copy_from_slice(embeddings.row(*item as usize));
-    }
+    let queries = embeddings.select(&cold);
     let request = retrieval::Request {
         queries: &queries,
         seen: None,
