@@ -180,7 +180,7 @@ pub struct Corpus<'a> {
 
 /// Tokens that one thread takes at a time: enough that reading a layer's weights is little beside using them,
 /// few enough that what goes from layer to layer stays in the caches.
-const THREAD_TOKENS: usize = 512;
+const THREAD_TOKENS: usize = 192;
 
 /// Loads a model's tokenizer and weights; of a static encoder distils its token vectors, of which `on_batch`
 /// hears.

@@ -7,35 +7,42 @@ use pulp::{Arch, Simd, WithSimd};
 
 use super::CHAINS as LANES;
 
-/// `x Phi(x)`, to within 2e-7 of the larger of 1 and its size: `erf` by formula 7.1.26 of Abramowitz and
+/// `x Phi(x)` of each, to within 2e-7 of the larger of 1 and its size: `erf` by formula 7.1.26 of Abramowitz and
 /// Stegun. With `q = (1 - erf(|x| / sqrt 2)) / 2` it is `max(x, 0) - |x| q`.
 #[inline(always)]
-pub(super) fn gelu(x: f32) -> f32 {
-    let size = x.abs();
-    let z = size * std::f32::consts::FRAC_1_SQRT_2;
-    let t = 1.0 / (1.0 + 0.327_591_1 * z);
-    let series =
-        ((((1.061_405_4 * t - 1.453_152_1) * t + 1.421_413_8) * t - 0.284_496_72) * t + 0.254_829_6) * t;
-    x.max(0.0) - size * (0.5 * series * exp(-(z * z)))
+pub(super) fn gelu(values: &mut [f32]) {
+    let (whole, rest) = values.as_chunks_mut::<LANES>();
+    for values in whole {
+        values.iter_mut().for_each(|value| *value = gelu_of(*value));
+    }
+    rest.iter_mut().for_each(|value| *value = gelu_of(*value));
 }
 
-/// `e^x`, to within two units of the last place; below -87 about 1e-38.
-///
-/// `x = n ln 2 + r` with a whole `n`, and `e^r` by the polynomial of Cephes' `expf`.
 #[inline(always)]
-fn exp(x: f32) -> f32 {
+fn gelu_of(x: f32) -> f32 {
+    const HALF_LOG2_E: f32 = 0.5 * std::f32::consts::LOG2_E;
+    let size = x.abs();
+    let t = 1.0 / (1.0 + 0.327_591_1 * std::f32::consts::FRAC_1_SQRT_2 * size);
+    // The formula's coefficients, halved.
+    let series =
+        ((((0.530_702_7 * t - 0.726_576_03) * t + 0.710_706_9) * t - 0.142_248_36) * t + 0.127_414_8) * t;
+    x.max(0.0) - size * (series * exp2(-HALF_LOG2_E * (x * x)))
+}
+
+/// `2^x` of an `x` that is at most 0, to within 2e-7 of it; below -125 about 2e-38.
+///
+/// `x = n + f` with a whole `n` and `|f| <= 1/2`, and `2^f` by the polynomial that begins as its series and errs least, by 1e-7.
+#[inline(always)]
+fn exp2(x: f32) -> f32 {
     // Beside so large a number there is no room for a fraction.
     const WHOLE: f32 = 12_582_912.0;
-    let x = x.clamp(-87.0, 88.0);
-    let shifted = x * std::f32::consts::LOG2_E + WHOLE;
-    let n = shifted - WHOLE;
-    let r = x - n * 0.693_359_4 + n * 2.121_944_4e-4;
-    let series = ((((1.987_569_1e-4 * r + 1.398_199_9e-3) * r + 8.333_452e-3) * r + 4.166_579_6e-2) * r
-        + 1.666_666_5e-1)
-        * r
-        + 0.5;
-    let power = shifted.to_bits().wrapping_sub(WHOLE.to_bits()).wrapping_add(127) << 23;
-    (series * r * r + r + 1.0) * f32::from_bits(power)
+    let x = x.max(-125.0);
+    let shifted = x + WHOLE;
+    let f = x - (shifted - WHOLE);
+    let series = (((1.330_060_5e-3 * f + 9.669_691e-3) * f + 5.550_558_5e-2) * f + 2.402_228_3e-1) * f;
+    let series = (series + std::f32::consts::LN_2) * f + 1.0;
+    // What is left of the shifted number's bits is n, which is added to the exponent.
+    f32::from_bits(series.to_bits().wrapping_add(shifted.to_bits() << 23))
 }
 
 /// Every row of `states + residual`, normalised to mean 0 and variance 1, times `gain`, plus `bias`.
@@ -89,24 +96,39 @@ impl WithSimd for AddNorm<'_> {
 /// In as many partial sums as a vector has lanes.
 #[inline(always)]
 fn sum(values: &[f32], of: impl Fn(f32) -> f32) -> f32 {
-    let mut sums = [0f32; LANES];
     let (whole, rest) = values.as_chunks::<LANES>();
-    for values in whole {
+    let mut sums = sum_lanes(whole, &of);
+    if !rest.is_empty() {
+        // Apart, or all sums would be kept in memory.
+        let mut last = [0f32; LANES];
+        last.iter_mut().zip(rest).for_each(|(last, value)| *last = of(*value));
+        sums.iter_mut().zip(&last).for_each(|(sum, last)| *sum += last);
+    }
+    halved(sums, |a, b| a + b)
+}
+
+#[inline(always)]
+fn sum_lanes(values: &[[f32; LANES]], of: impl Fn(f32) -> f32) -> [f32; LANES] {
+    let mut sums = [0f32; LANES];
+    for values in values {
         for (sum, value) in sums.iter_mut().zip(values) {
             *sum += of(*value);
         }
     }
-    for (sum, value) in sums.iter_mut().zip(rest) {
-        *sum += of(*value);
-    }
+    sums
+}
+
+/// One of all lanes, half by half.
+#[inline(always)]
+fn halved(mut lanes: [f32; LANES], of: impl Fn(f32, f32) -> f32) -> f32 {
     let mut half = LANES / 2;
     while half > 0 {
         for at in 0..half {
-            sums[at] += sums[at + half];
+            lanes[at] = of(lanes[at], lanes[at + half]);
         }
         half /= 2;
     }
-    sums[0]
+    lanes[0]
 }
 
 /// Self-attention of texts, one after the other: `softmax(Q K' / sqrt d) V`, head by head.
@@ -176,7 +198,7 @@ fn attend_head<S: Simd>(
 ) {
     let (Some(hidden), true) = (to.len().checked_div(n), n > 0) else { return };
     let lanes = S::F32_LANES;
-    let (wide_n, wide_d) = (n.next_multiple_of(lanes), d.next_multiple_of(lanes));
+    let (wide_n, wide_d) = (n.next_multiple_of(LANES), d.next_multiple_of(lanes));
     let Scratch { keys, values, queries, weights } = scratch;
     keys.clear();
     keys.resize(d * wide_n, 0.0);
@@ -190,7 +212,7 @@ fn attend_head<S: Simd>(
         values[token * wide_d..token * wide_d + d]
             .copy_from_slice(&row[2 * hidden + first..2 * hidden + first + d]);
     }
-    let scale = 1.0 / (d as f32).sqrt();
+    let scale = std::f32::consts::LOG2_E / (d as f32).sqrt();
     queries.clear();
     queries.resize(d, [0.0; ROWS]);
     weights.clear();
@@ -216,7 +238,7 @@ fn attend_head<S: Simd>(
             }
         }
         for row in weights.chunks_exact_mut(wide_n).take(n_rows) {
-            soften(&mut row[..n]);
+            soften(row, n);
         }
         let (rows, _) = weights.split_at(ROWS * wide_n);
         let rows: [&[f32]; ROWS] = std::array::from_fn(|row| &rows[row * wide_n..row * wide_n + n]);
@@ -237,13 +259,32 @@ fn attend_head<S: Simd>(
     }
 }
 
-/// Softmax of a row in place.
+/// Softmax in place of a row's first `n` weights, given in powers of 2; from there to the end of the last vector it
+/// leaves zeros.
 #[inline(always)]
-fn soften(row: &mut [f32]) {
-    let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    row.iter_mut().for_each(|value| *value = exp(*value - largest));
-    let share = 1.0 / sum(row, |value| value);
-    row.iter_mut().for_each(|value| *value *= share);
+fn soften(row: &mut [f32], n: usize) {
+    let (row, _) = row[..n.next_multiple_of(LANES)].as_chunks_mut::<LANES>();
+    let there = n - row.len().saturating_sub(1) * LANES;
+    let beyond = |row: &mut [[f32; LANES]], value: f32| {
+        if let Some(last) = row.last_mut() {
+            *last = std::array::from_fn(|at| if at < there { last[at] } else { value });
+        }
+    };
+    beyond(row, f32::NEG_INFINITY);
+    let larger = |a: f32, b: f32| if a > b { a } else { b };
+    let mut largest = [f32::NEG_INFINITY; LANES];
+    for weights in &*row {
+        for (largest, weight) in largest.iter_mut().zip(weights) {
+            *largest = larger(*largest, *weight);
+        }
+    }
+    let largest = halved(largest, larger);
+    for weights in &mut *row {
+        weights.iter_mut().for_each(|weight| *weight = exp2(*weight - largest));
+    }
+    beyond(row, 0.0);
+    let share = 1.0 / halved(sum_lanes(row, |weight| weight), |a, b| a + b);
+    row.as_flattened_mut().iter_mut().for_each(|weight| *weight *= share);
 }
 
 fn arch() -> Arch {

@@ -1,8 +1,8 @@
 //! Dense layers `y = W x + b` over many rows, on the calling thread.
 //!
-//! `W` is packed once into panels of outputs as wide as a register tile; rows go in tiles of a handful. A
-//! product is the chain of fused steps in the order of the inputs, whatever tile it is in, so that a row's
-//! outputs do not depend on its neighbours.
+//! `W` is packed once into panels of outputs as wide as a register tile; rows go in tiles of a handful, or of half
+//! as many at the end. A product is the chain of fused steps in the order of the inputs, whatever tile it is in, so
+//! that a row's outputs do not depend on its neighbours.
 //!
 //! In bf16, weights and inputs are rounded to it and products summed in f32: two at a time where the machine
 //! has AVX512-BF16, and elsewhere by the f32 kernel over the rounded numbers, which differs in the order
@@ -57,6 +57,8 @@ enum Panels {
 /// Tiles that fill 32 registers, or 16: vectors of outputs, rows.
 const WIDE: (usize, usize) = (3, 8);
 const NARROW: (usize, usize) = (2, 6);
+/// Columns that are packed at a time.
+const BLOCK: usize = 16;
 #[cfg(target_arch = "x86_64")]
 const LANES: usize = 16;
 
@@ -135,19 +137,6 @@ impl Weights {
             Panels::Bf16(panels) => unsafe { apply_bf16(self, panels.get(), inputs, then, outputs) },
         }
     }
-
-    /// Adds the bias and writes a tile's rows of one panel.
-    #[inline(always)]
-    fn finish(&self, sums: &[f32], from: usize, then: Then, output: &mut [f32]) {
-        let len = sums.len().min(self.n_outputs - from);
-        let output = &mut output[from..from + len];
-        for ((output, sum), bias) in output.iter_mut().zip(sums).zip(&self.bias[from..from + len]) {
-            *output = sum + bias;
-        }
-        if then == Then::Gelu {
-            output.iter_mut().for_each(|value| *value = layers::gelu(*value));
-        }
-    }
 }
 
 /// Whether this machine multiplies pairs of bf16.
@@ -205,41 +194,105 @@ impl WithSimd for Apply<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         if S::REGISTER_COUNT >= 32 {
-            apply_f32::<S, { WIDE.0 }, { WIDE.1 }>(simd, self);
+            apply_f32::<S, { WIDE.0 }, { WIDE.1 }, { WIDE.1 / 2 }>(simd, self);
         } else {
-            apply_f32::<S, { NARROW.0 }, { NARROW.1 }>(simd, self);
+            apply_f32::<S, { NARROW.0 }, { NARROW.1 }, { NARROW.1 / 2 }>(simd, self);
         }
     }
 }
 
+/// Rows in tiles: tile after tile, column after column, a value a row; missing rows and inputs are zeros.
+/// `of` makes as many columns as there are in a block from their inputs.
 #[inline(always)]
-fn apply_f32<S: Simd, const VECTORS: usize, const ROWS: usize>(simd: S, apply: Apply<'_>) {
-    let Apply { layer, panels, inputs, then, outputs } = apply;
-    let (n_inputs, n_outputs, wide) = (layer.n_inputs, layer.n_outputs, VECTORS * S::F32_LANES);
-    let n_rows = outputs.len() / n_outputs;
-    // Tile after tile, input after input, a value a row.
-    let mut tiles = vec![[0f32; ROWS]; n_rows.div_ceil(ROWS) * n_inputs];
-    for (row, values) in inputs.chunks_exact(n_inputs).enumerate() {
-        let tile = &mut tiles[row / ROWS * n_inputs..][..n_inputs];
-        for (slot, &value) in tile.iter_mut().zip(values) {
-            slot[row % ROWS] = if layer.rounded { bf16(value) } else { value };
+fn packed<T: Copy, const ROWS: usize, const INPUTS: usize>(
+    inputs: &[f32],
+    n_inputs: usize,
+    of: impl Fn(&[f32; INPUTS]) -> [T; BLOCK],
+) -> Vec<[T; ROWS]> {
+    let n_columns = n_inputs.div_ceil(INPUTS / BLOCK);
+    let mut tiles = Vec::with_capacity(inputs.len().div_ceil(ROWS * n_inputs) * n_columns);
+    for rows in inputs.chunks(ROWS * n_inputs) {
+        for block in 0..n_columns.div_ceil(BLOCK) {
+            let columns: [[T; BLOCK]; ROWS] = std::array::from_fn(|row| {
+                let values = rows.get(row * n_inputs + block * INPUTS..(row + 1) * n_inputs).unwrap_or(&[]);
+                of(&first_of(values))
+            });
+            let turned: [[T; ROWS]; BLOCK] =
+                std::array::from_fn(|column| std::array::from_fn(|row| columns[row][column]));
+            match n_columns - block * BLOCK {
+                left if left < BLOCK => tiles.extend_from_slice(&turned[..left]),
+                _ => tiles.extend_from_slice(&turned),
+            }
         }
     }
+    tiles
+}
+
+/// The products of a tile's first `SOME` rows with a panel.
+#[inline(always)]
+fn sums_f32<S: Simd, const VECTORS: usize, const ROWS: usize, const SOME: usize>(
+    simd: S,
+    panel: &[[S::f32s; VECTORS]],
+    tile: &[[f32; ROWS]],
+) -> [[S::f32s; VECTORS]; ROWS] {
+    let mut sums = [[simd.splat_f32s(0.0); VECTORS]; ROWS];
+    for (weights, values) in panel.iter().zip(tile) {
+        for (sums, &value) in sums.iter_mut().zip(values).take(SOME) {
+            let value = simd.splat_f32s(value);
+            for (sum, &weight) in sums.iter_mut().zip(weights) {
+                *sum = simd.mul_add_f32s(value, weight, *sum);
+            }
+        }
+    }
+    sums
+}
+
+/// The first so many values, zeros where there are fewer.
+#[inline(always)]
+fn first_of<const N: usize>(values: &[f32]) -> [f32; N] {
+    if let Some(values) = values.first_chunk() {
+        return *values;
+    }
+    let mut padded = [0f32; N];
+    padded[..values.len()].copy_from_slice(values);
+    padded
+}
+
+#[inline(always)]
+fn apply_f32<S: Simd, const VECTORS: usize, const ROWS: usize, const HALF: usize>(simd: S, apply: Apply<'_>) {
+    let Apply { layer, panels, inputs, then, outputs } = apply;
+    let (n_inputs, n_outputs, wide) = (layer.n_inputs, layer.n_outputs, VECTORS * S::F32_LANES);
+    let tiles: Vec<[f32; ROWS]> = packed(inputs, n_inputs, |values: &[f32; BLOCK]| match layer.rounded {
+        true => values.map(bf16),
+        false => *values,
+    });
     for (at, panel) in panels.chunks_exact(wide * n_inputs).enumerate() {
         let (panel, _) = S::as_simd_f32s(panel);
         let (panel, _) = panel.as_chunks::<VECTORS>();
         for (tile, rows) in tiles.chunks_exact(n_inputs).zip(outputs.chunks_mut(ROWS * n_outputs)) {
-            let mut sums = [[simd.splat_f32s(0.0); VECTORS]; ROWS];
-            for (weights, values) in panel.iter().zip(tile) {
-                for (sums, &value) in sums.iter_mut().zip(values) {
-                    let value = simd.splat_f32s(value);
-                    for (sum, &weight) in sums.iter_mut().zip(weights) {
-                        *sum = simd.mul_add_f32s(value, weight, *sum);
+            let sums = if rows.len() > HALF * n_outputs {
+                sums_f32::<S, VECTORS, ROWS, ROWS>(simd, panel, tile)
+            } else {
+                sums_f32::<S, VECTORS, ROWS, HALF>(simd, panel, tile)
+            };
+            let (from, to) = (at * wide, n_outputs.min((at + 1) * wide));
+            let ((bias, rest_bias), mut left) = (S::as_simd_f32s(&layer.bias[from..to]), &mut *rows);
+            // Bounds that the compiler knows keep the sums in registers.
+            for sums in sums.iter().take(ROWS) {
+                let Some((row, others)) = left.split_at_mut_checked(n_outputs) else { break };
+                left = others;
+                let (row, rest) = S::as_mut_simd_f32s(&mut row[from..to]);
+                for (vector, sum) in sums.iter().enumerate().take(VECTORS) {
+                    if let (Some(row), Some(bias)) = (row.get_mut(vector), bias.get(vector)) {
+                        *row = simd.add_f32s(*sum, *bias);
+                    } else if vector == bias.len() {
+                        let bias = simd.partial_load_f32s(rest_bias);
+                        simd.partial_store_f32s(rest, simd.add_f32s(*sum, bias));
                     }
                 }
             }
-            for (sums, row) in sums.iter().zip(rows.chunks_exact_mut(n_outputs)) {
-                layer.finish(pulp::bytemuck::cast_slice(sums), at * wide, then, row);
+            if then == Then::Gelu {
+                rows.chunks_exact_mut(n_outputs).for_each(|row| layers::gelu(&mut row[from..to]));
             }
         }
     }
@@ -253,45 +306,73 @@ fn apply_bf16(layer: &Weights, panels: &[u32], inputs: &[f32], then: Then, outpu
     const PANEL: usize = VECTORS * LANES;
     let (n_inputs, n_outputs) = (layer.n_inputs, layer.n_outputs);
     let n_pairs = n_inputs.div_ceil(2);
-    let n_rows = outputs.len() / n_outputs;
-    let mut tiles = vec![[0u32; ROWS]; n_rows.div_ceil(ROWS) * n_pairs];
-    for (row, values) in inputs.chunks_exact(n_inputs).enumerate() {
-        let tile = &mut tiles[row / ROWS * n_pairs..][..n_pairs];
-        for (slot, pair) in tile.iter_mut().zip(values.chunks(2)) {
-            slot[row % ROWS] = pair_of(pair[0], pair.get(1).copied().unwrap_or(0.0));
+    let tiles: Vec<[u32; ROWS]> = packed(inputs, n_inputs, |values: &[f32; 2 * BLOCK]| {
+        let (first, last) = values.split_at(BLOCK);
+        // SAFETY: both halves are as long as a vector, and every pattern of 512 bits is a value of either type.
+        unsafe {
+            let (first, last) = (_mm512_loadu_ps(first.as_ptr()), _mm512_loadu_ps(last.as_ptr()));
+            std::mem::transmute::<__m512bh, [u32; BLOCK]>(_mm512_cvtne2ps_pbh(last, first))
         }
-    }
+    });
     for (at, panel) in panels.chunks_exact(PANEL * n_pairs).enumerate() {
         let (panel, _) = panel.as_chunks::<PANEL>();
         for (tile, rows) in tiles.chunks_exact(n_pairs).zip(outputs.chunks_mut(ROWS * n_outputs)) {
-            let mut sums = [[_mm512_setzero_ps(); VECTORS]; ROWS];
-            for (weights, values) in panel.iter().zip(tile) {
-                let from = weights.as_ptr();
-                // SAFETY: a pair's weights are as long as three vectors.
-                let weights = unsafe {
-                    [
-                        _mm512_loadu_si512(from.cast()),
-                        _mm512_loadu_si512(from.add(LANES).cast()),
-                        _mm512_loadu_si512(from.add(2 * LANES).cast()),
-                    ]
-                };
-                for (sums, &value) in sums.iter_mut().zip(values) {
-                    let value = pairs_of(_mm512_set1_epi32(value as i32));
-                    for (sum, weight) in sums.iter_mut().zip(weights) {
-                        *sum = _mm512_dpbf16_ps(*sum, value, pairs_of(weight));
+            let sums = if rows.len() > ROWS / 2 * n_outputs {
+                sums_bf16::<ROWS>(panel, tile)
+            } else {
+                sums_bf16::<{ ROWS / 2 }>(panel, tile)
+            };
+            let (from, to) = (at * PANEL, n_outputs.min((at + 1) * PANEL));
+            let (bias, mut left) = (&layer.bias[from..to], &mut *rows);
+            for sums in &sums {
+                let Some((row, others)) = left.split_at_mut_checked(n_outputs) else { break };
+                left = others;
+                let row = &mut row[from..to];
+                for (vector, sum) in sums.iter().enumerate() {
+                    let at = vector * LANES;
+                    let there = row.len().saturating_sub(at).min(LANES);
+                    let there = ((1u32 << there) - 1) as u16;
+                    // SAFETY: only what both have is read and written.
+                    unsafe {
+                        let bias = _mm512_maskz_loadu_ps(there, bias.as_ptr().wrapping_add(at));
+                        let row = row.as_mut_ptr().wrapping_add(at);
+                        _mm512_mask_storeu_ps(row, there, _mm512_add_ps(*sum, bias));
                     }
                 }
             }
-            for (sums, row) in sums.iter().zip(rows.chunks_exact_mut(n_outputs)) {
-                let mut values = [0f32; PANEL];
-                for (sum, to) in sums.iter().zip(values.chunks_exact_mut(LANES)) {
-                    // SAFETY: the slice is as long as a vector.
-                    unsafe { _mm512_storeu_ps(to.as_mut_ptr(), *sum) };
-                }
-                layer.finish(&values, at * PANEL, then, row);
+            if then == Then::Gelu {
+                rows.chunks_exact_mut(n_outputs).for_each(|row| layers::gelu(&mut row[from..to]));
             }
         }
     }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+fn sums_bf16<const SOME: usize>(
+    panel: &[[u32; WIDE.0 * LANES]],
+    tile: &[[u32; WIDE.1]],
+) -> [[__m512; WIDE.0]; WIDE.1] {
+    let mut sums = [[_mm512_setzero_ps(); WIDE.0]; WIDE.1];
+    for (weights, values) in panel.iter().zip(tile) {
+        let from = weights.as_ptr();
+        // SAFETY: a pair's weights are as long as three vectors.
+        let weights = unsafe {
+            [
+                _mm512_loadu_si512(from.cast()),
+                _mm512_loadu_si512(from.add(LANES).cast()),
+                _mm512_loadu_si512(from.add(2 * LANES).cast()),
+            ]
+        };
+        for (sums, &value) in sums.iter_mut().zip(values).take(SOME) {
+            let value = pairs_of(_mm512_set1_epi32(value as i32));
+            for (sum, weight) in sums.iter_mut().zip(weights) {
+                *sum = _mm512_dpbf16_ps(*sum, value, pairs_of(weight));
+            }
+        }
+    }
+    sums
 }
 
 /// The same bits, seen as pairs of bf16.
