@@ -23,8 +23,8 @@
 //! half-sweep is plain, so that items are the best answer to the users returned.
 //!
 //! - Cost of a sweep: `O(n_entries · rank + (n_users + n_items) · rank² + rank³)`.
-//! - Memory: both orientations of the interactions, twice the factors, one side's once more in 16 bits a
-//!   number, and per thread at most 16 MB of gathered rows.
+//! - Memory: both orientations of the interactions, the factors, one side's once more in 16 bits a number, and per
+//!   thread at most 16 MB of gathered rows.
 //! - Invariant: an entity without interactions has an exactly zero factor; results do not depend on
 //!   the number of threads. They may differ in the last bits between instruction sets.
 //! - Parallel level: chunks of entities, in rayon's current pool.
@@ -42,6 +42,7 @@ mod start;
 mod sweep;
 
 use crate::matrix::{Csr, Dense};
+use rayon::prelude::*;
 use std::time::{Duration, Instant};
 
 pub use config::{Config, ConfigError, Keys};
@@ -166,8 +167,7 @@ pub fn factorize(
     };
     let (user_side, item_side) = side::both(interactions, n_known, regularization);
     let (rank, dim) = (config.rank, config.rank.next_multiple_of(kernels::LANES));
-    let measured = |users: &[f32], items: Dense| {
-        let users = placed(users, &user_side.order, interactions.n_rows(), rank, dim);
+    let measured = |users: Dense, items: Dense| {
         let unobserved_weight = config.unobserved_weight;
         let objective =
             objective::measure(interactions, &users, &items, unobserved_weight, n_known, regularization);
@@ -175,7 +175,8 @@ pub fn factorize(
     };
     if let Start::Fixed(items) = start {
         let users = fold::users((&user_side, &item_side), items, config, on_sweep)?;
-        return Ok(measured(&users, items.clone()));
+        let users = placed(users, &user_side.into_order(), interactions.n_rows(), rank);
+        return Ok(measured(users, items.clone()));
     }
     let mut users = vec![0f32; user_side.len() * dim];
     let mut items = start::normal(&item_side.order, rank, dim, seed);
@@ -204,8 +205,11 @@ pub fn factorize(
         };
         on_sweep(Sweep { number, of: config.iterations, elapsed: started.elapsed(), objective });
     }
-    let items = placed(&items, &item_side.order, interactions.n_cols(), rank, dim);
-    Ok(measured(&users, items))
+    // What is no longer needed goes before there are two copies of a side.
+    let (user_order, item_order) = (user_side.into_order(), item_side.into_order());
+    let items = placed(items, &item_order, interactions.n_cols(), rank);
+    let users = placed(users, &user_order, interactions.n_rows(), rank);
+    Ok(measured(users, items))
 }
 
 /// The objective falls for any share of a step between 0 and 2. On sparse behaviour ten sweeps at this
@@ -246,11 +250,18 @@ fn n_nonzero(matrix: &Dense) -> usize {
 }
 
 /// Solved rows back in the caller's order, without padding.
-fn placed(rows: &[f32], order: &[u32], n_rows: usize, rank: usize, dim: usize) -> Dense {
-    let mut placed = Dense::zeros(n_rows, rank);
-    for (row, &at) in rows.chunks_exact(dim).zip(order) {
-        placed.row_mut(at as usize).copy_from_slice(&row[..rank]);
+fn placed(rows: Vec<f32>, order: &[u32], n_rows: usize, rank: usize) -> Dense {
+    let dim = rank.next_multiple_of(kernels::LANES);
+    let mut from = vec![None; n_rows];
+    for (at, &row) in order.iter().enumerate() {
+        from[row as usize] = Some(at);
     }
+    let mut placed = Dense::zeros(n_rows, rank);
+    placed.values_mut().par_chunks_exact_mut(rank).zip(from).with_min_len(512).for_each(|(row, from)| {
+        if let Some(from) = from {
+            row.copy_from_slice(&rows[from * dim..][..rank]);
+        }
+    });
     placed
 }
 

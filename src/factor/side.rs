@@ -46,21 +46,30 @@ pub(super) fn both(
     }
     let mut users = Side::with_shape(user_order, &user_counts, |n| regularization(n, n_known.1) as f32);
     let mut items = Side::with_shape(item_order, &item_counts, |n| regularization(n, n_known.0) as f32);
-    let mut next = items.offsets.clone();
-    for (at, &user) in users.order.iter().enumerate() {
+    let of_user = |user: u32| {
         let (cols, weights) = interactions.row(user as usize);
-        let from = users.offsets[at];
-        for (slot, (&col, &weight)) in (from..).zip(cols.iter().zip(weights)) {
-            let item = item_at[col as usize];
-            let root = weight.sqrt();
-            users.indices[slot] = item;
-            users.roots[slot] = root;
-            let slot = &mut next[item as usize];
-            items.indices[*slot] = at as u32;
-            items.roots[*slot] = root;
-            *slot += 1;
+        cols.iter().map(|&col| item_at[col as usize]).zip(weights.iter().map(|weight| weight.sqrt()))
+    };
+    let Side { order, indices, roots, .. } = &mut users;
+    let users_in_order = &*order;
+    let fill_users = || {
+        let slots = indices.iter_mut().zip(roots);
+        for ((index, slot), (item, root)) in slots.zip(users_in_order.iter().flat_map(|&user| of_user(user)))
+        {
+            (*index, *slot) = (item, root);
         }
-    }
+    };
+    let mut next = items.offsets.clone();
+    let fill_items = || {
+        for (at, &user) in users_in_order.iter().enumerate() {
+            for (item, root) in of_user(user) {
+                let slot = &mut next[item as usize];
+                (items.indices[*slot], items.roots[*slot]) = (at as u32, root);
+                *slot += 1;
+            }
+        }
+    };
+    rayon::join(fill_users, fill_items);
     (users, items)
 }
 
@@ -93,6 +102,11 @@ impl Side {
         }
         let regularization = order.iter().map(|&entity| regularization(counts[entity as usize])).collect();
         Self { order, offsets, indices: vec![0; end], roots: vec![0.0; end], regularization, chunks }
+    }
+
+    /// Position to the caller's index; the interactions go.
+    pub(super) fn into_order(self) -> Vec<u32> {
+        self.order
     }
 
     /// The number of entities with entries.
