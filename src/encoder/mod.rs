@@ -281,13 +281,19 @@ impl Encoder {
             }
             Model::Words(words) => at_once(words.embed(&distinct), 0),
         };
-        let dim = self.dim();
-        let mut embeddings = Vec::with_capacity(texts.len() * dim);
-        for at in place {
-            embeddings.extend_from_slice(&vectors[at * dim..(at + 1) * dim]);
-        }
-        Dense::from_vec(texts.len(), dim, embeddings).map_err(Error::NotFinite)
+        let embeddings = spread(vectors, &place, self.dim());
+        Dense::from_vec(texts.len(), self.dim(), embeddings).map_err(Error::NotFinite)
     }
+}
+
+/// The rows of distinct texts where the texts are: in their own memory, from the last on, since no text comes before
+/// the first of its like.
+fn spread(mut rows: Vec<f32>, place: &[usize], dim: usize) -> Vec<f32> {
+    rows.resize(place.len() * dim, 0.0);
+    for (to, from) in place.iter().enumerate().rev() {
+        rows.copy_within(from * dim..(from + 1) * dim, to * dim);
+    }
+    rows
 }
 
 /// Makes a vector of length 1; one of zeros stays.
