@@ -1,8 +1,10 @@
 //! Why a row is in a list: what each source gave, and which of the user's own items speaks for it.
 
+use pulp::Arch;
 use rayon::prelude::*;
 
 use crate::matrix::Dense;
+use crate::matrix::kernels::dot;
 
 use super::fusion::Fusion;
 use super::spread::Spread;
@@ -109,10 +111,16 @@ impl Fusion<'_> {
             .zip(contributions)
             .map(|((&item, retrieved), mut contributions)| {
                 let vector = self.items().row(item as usize);
-                for part in &self.parts {
-                    let columns = part.columns.clone();
-                    contributions[part.source as usize] += dot(&query[columns.clone()], &vector[columns]);
-                }
+                Arch::new().dispatch(
+                    #[inline(always)]
+                    || {
+                        for part in &self.parts {
+                            let (query, vector) =
+                                (&query[part.columns.clone()], &vector[part.columns.clone()]);
+                            contributions[part.source as usize] += dot(query, vector);
+                        }
+                    },
+                );
                 let before = seen.binary_search(&item).ok();
                 let score = retrieved + constant;
                 if ruled {
@@ -169,18 +177,23 @@ fn heaviest_items(items: &[u32], weights: &[f32]) -> Vec<(u32, f32)> {
 /// exact decomposition of Hu, Koren and Volinsky (2008, section 5), which needs a solve a user.
 fn best_by_cosine(items: &Dense, norms: &[f32], item: u32, history: &[(u32, f32)]) -> Option<u32> {
     let (row, own) = (items.row(item as usize), norms[item as usize]);
-    let mut best: Option<(f32, u32)> = None;
-    for &(other, weight) in history {
-        let length = own * norms[other as usize];
-        if length == 0.0 {
-            continue;
-        }
-        let speaks = weight * dot(row, items.row(other as usize)) / length;
-        if speaks > best.map_or(0.0, |(most, _)| most) {
-            best = Some((speaks, other));
-        }
-    }
-    best.map(|(_, item)| item)
+    Arch::new().dispatch(
+        #[inline(always)]
+        || {
+            let mut best: Option<(f32, u32)> = None;
+            for &(other, weight) in history {
+                let length = own * norms[other as usize];
+                if length == 0.0 {
+                    continue;
+                }
+                let speaks = weight * dot(row, items.row(other as usize)) / length;
+                if speaks > best.map_or(0.0, |(most, _)| most) {
+                    best = Some((speaks, other));
+                }
+            }
+            best.map(|(_, item)| item)
+        },
+    )
 }
 
 /// The history's item whose row of the model gives the item most.
@@ -204,8 +217,4 @@ fn strongest(contributions: &[f32; N_SOURCES]) -> Source {
         }
     }
     strongest
-}
-
-fn dot(a: &[f32], b: &[f32]) -> f32 {
-    a.iter().zip(b).map(|(a, b)| a * b).sum()
 }

@@ -120,7 +120,7 @@ fn sum_lanes(values: &[[f32; LANES]], of: impl Fn(f32) -> f32) -> [f32; LANES] {
 
 /// One of all lanes, half by half.
 #[inline(always)]
-fn halved(mut lanes: [f32; LANES], of: impl Fn(f32, f32) -> f32) -> f32 {
+pub(super) fn halved(mut lanes: [f32; LANES], of: impl Fn(f32, f32) -> f32) -> f32 {
     let mut half = LANES / 2;
     while half > 0 {
         for at in 0..half {

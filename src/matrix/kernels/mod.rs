@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub use int8::{Dots, Floors, Hits, Panel, QUERIES, ROWS};
 pub use layers::{add_norm, attend};
 pub use linear::{Precision, Then, Weights};
-pub use rows::{CHAINS, Chains};
+pub use rows::{CHAINS, Chains, dot};
 
 /// Has values brought into the cache that will be read soon; where there is no such instruction, nothing.
 #[inline(always)]

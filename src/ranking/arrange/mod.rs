@@ -13,7 +13,7 @@ use std::collections::{HashMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
-use crate::matrix::Dense;
+use crate::matrix::{Dense, kernels};
 
 use super::{Error, List};
 
@@ -218,7 +218,7 @@ impl Listed<'_> {
         if self.rules.diversity == 0.0 {
             return 0.0;
         }
-        dot(self.traits.vectors.row(item as usize), &self.page) / PAGE as f32
+        kernels::dot(self.traits.vectors.row(item as usize), &self.page) / PAGE as f32
     }
 
     /// Whether there is room for an item's category, brand and group.
@@ -233,17 +233,4 @@ impl Listed<'_> {
             && room(traits.brands, rules.max_per_brand)
             && room(traits.groups, rules.near_duplicates.map(|_| 1))
     }
-}
-
-/// In eight sums, which a compiler keeps in registers.
-fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let mut sums = [0f32; 8];
-    let (a, b) = (a.chunks_exact(8), b.chunks_exact(8));
-    let rest: f32 = a.remainder().iter().zip(b.remainder()).map(|(a, b)| a * b).sum();
-    for (a, b) in a.zip(b) {
-        for lane in 0..8 {
-            sums[lane] += a[lane] * b[lane];
-        }
-    }
-    sums.iter().sum::<f32>() + rest
 }
