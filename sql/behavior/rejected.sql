@@ -1,8 +1,9 @@
--- Every rejected event as it was read, with its reason.
+-- Every rejected event as it was read, with its reason. Where the outcomes tell of none that is rejected
+-- (`any_rejected`), the events are not read once more for it.
 SELECT
     user_id, item_id, event_type, event_time, query, quantity, price, session_id, reason
 FROM checked_events
-WHERE reason IS NOT NULL
+WHERE $any_rejected AND reason IS NOT NULL
 UNION ALL
 SELECT
     user_ids.user_id, item_ids.item_id, copies.event_type, copies.event_time, query_ids.query,

@@ -273,7 +273,8 @@ pub fn aggregate(
     }
     let numbered = run.table("numbered_events", &[])?;
     let copies = ("copies_kept", Param::Int(if facts.deduplicated { 1 } else { i64::MAX }));
-    let rejected = run.table("rejected", std::slice::from_ref(&copies))?;
+    let any_rejected = ("any_rejected", Param::Bool(!facts.rejected.is_empty()));
+    let rejected = run.table("rejected", &[copies.clone(), any_rejected])?;
 
     let duplicates = rejected - facts.rejected.values().sum::<u64>();
     if duplicates > 0 {
