@@ -6,7 +6,7 @@ use chrono::{NaiveDate, Utc};
 
 use crate::error::Error;
 use crate::job::Job;
-use crate::publish::{self, InputFile, Listed, Manifest, Rows, Run, StageRecord, State};
+use crate::publish::{self, InputFile, Listed, Manifest, Run, StageRecord, State};
 
 use super::Event;
 use super::check::Inputs;
@@ -94,9 +94,6 @@ impl Night<'_> {
         for (stage, done) in &self.done {
             self.manifest.facts.insert((*stage).to_owned(), done.facts.clone());
         }
-        let facts = self.catalog_facts()?;
-        self.manifest.items =
-            Rows { read: facts.read, kept: facts.n_items, rejected: facts.rejected, ..Rows::default() };
         let stages = self.manifest.stages.iter().map(|stage| stage.cost.peak_memory_bytes);
         self.manifest.peak_memory_bytes = stages.fold(peak_memory_bytes(), u64::max);
         let multiplied = |stage: &StageRecord| {

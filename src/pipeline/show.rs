@@ -106,7 +106,9 @@ pub(crate) fn describe(manifest: &Manifest) -> String {
         format!("{total} ({})", parts.join(", "))
     };
     let mut text = format!("run {} of {}\n\n", manifest.run_id, manifest.date);
-    for (name, rows) in [("events", &manifest.events), ("items", &manifest.items)] {
+    let sources = [("events", "behavior", &manifest.events), ("items", "catalog", &manifest.items)];
+    let is_done = |stage: &str| manifest.stages.iter().any(|done| done.name == stage);
+    for (name, _, rows) in sources.into_iter().filter(|(_, stage, _)| is_done(stage)) {
         let files = manifest.inputs.iter().filter(|file| file.input == name);
         let in_files: u64 = files.map(|file| file.rows).sum();
         if in_files > 0 && in_files != rows.read {

@@ -458,6 +458,9 @@ impl<'a> Night<'a> {
         })?;
         // The SQL is done: its threads and memory go back before the models take theirs.
         self.lake = None;
+        let facts = self.catalog_facts()?;
+        self.manifest.items =
+            Rows { read: facts.read, kept: facts.n_items, rejected: facts.rejected, ..Rows::default() };
         Ok(())
     }
 
