@@ -7,7 +7,7 @@
 //! environment.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -15,16 +15,16 @@ use chrono::NaiveDate;
 use clap::{Args, Parser, Subcommand};
 
 use crate::error::Error;
-use crate::lake::Access;
-use crate::observe::Receiver;
-use crate::{job, pipeline};
+use crate::pipeline;
 
+mod job_args;
 mod profile;
 mod progress;
 mod serve;
 mod shell;
 mod summary;
 
+use job_args::{JobArgs, load};
 use progress::Progress;
 
 const EXAMPLES: &str = "\
@@ -143,50 +143,6 @@ enum Command {
     Factorize(FactorizeArgs),
     /// Plumbing: exact top-K items by inner product.
     Retrieve(RetrieveArgs),
-}
-
-#[derive(Args)]
-struct JobArgs {
-    /// The job file.
-    job: PathBuf,
-    /// Lay the keys of another file over the job's, as of one that `tune` wrote; repeatable.
-    #[arg(long, value_name = "FILE")]
-    with: Vec<PathBuf>,
-    /// Override one key of the job; repeatable.
-    #[arg(long, value_name = "KEY=VALUE")]
-    set: Vec<String>,
-}
-
-impl JobArgs {
-    fn load(&self) -> Result<job::Job, Error> {
-        load(&self.job, &self.with, &self.set)
-    }
-}
-
-/// Where OpenTelemetry's collector is, as every program that speaks to one has it.
-const OTLP: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
-
-/// The job, with its output opened by what the environment says.
-fn load(path: &Path, with: &[PathBuf], sets: &[String]) -> Result<job::Job, Error> {
-    let variables = std::env::vars_os();
-    let text =
-        variables.filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    let mut job = job::load(path, with, sets)?;
-    if job.spec.observe.otlp.is_none() {
-        let endpoint = std::env::var(OTLP).ok().filter(|endpoint| !endpoint.is_empty());
-        job.spec.observe.otlp = endpoint.map(Receiver);
-    }
-    let mut access = Access::of(text);
-    if let Some(name) = &job.spec.privacy.pseudonym_key {
-        let secret = std::env::var(name).unwrap_or_default();
-        let found = secret.len();
-        access = access.with_pseudonyms(&secret).ok_or_else(|| Error::Usage {
-            problem: format!(
-                "privacy.pseudonym_key: expected at least 16 letters in the environment's {name}; found {found}"
-            ),
-        })?;
-    }
-    pipeline::open(job, access)
 }
 
 #[derive(Args)]

@@ -120,7 +120,7 @@ fn facet(schema: &str, fields: Value) -> Value {
 /// If the server does not take it within ten seconds, or the file cannot be written.
 pub fn deliver(to: &str, event: &Value) -> std::io::Result<()> {
     if to.starts_with("http://") || to.starts_with("https://") {
-        return super::post(to, event);
+        return super::post(to, &super::Headers::default(), event);
     }
     disk::append(Path::new(to), &format!("{event}\n"))
 }

@@ -6,11 +6,12 @@
 //! how old the lists are that readers load. An event is sent when a run's command begins and when it ends, a trace and
 //! metrics when it ends.
 
-use std::fmt::Write;
+use std::fmt::{self, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use chrono::DateTime;
+use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -34,6 +35,36 @@ pub struct Config {
     /// The base URL of an OpenTelemetry collector that takes a run's stages as spans and its figures as metrics, in
     /// JSON over HTTP: `http://localhost:4318`.
     pub otlp: Option<Receiver>,
+    /// What requests to the collector carry beside; of no job file and in no manifest.
+    #[serde(skip)]
+    pub otlp_headers: Headers,
+}
+
+/// Headers of requests, one of which may hold a key: never printed.
+#[derive(Clone, Default, PartialEq)]
+pub struct Headers(Vec<(String, String)>);
+
+impl Headers {
+    /// Of `name=value` pairs with commas between and values percent-encoded, as `OTEL_EXPORTER_OTLP_HEADERS` has them;
+    /// nothing of any other text.
+    pub fn parse(text: &str) -> Option<Self> {
+        let pairs = text.split(',').map(str::trim).filter(|pair| !pair.is_empty());
+        let header = |pair: &str| {
+            let (name, value) = pair.split_once('=')?;
+            let value = percent_decode_str(value.trim()).decode_utf8().ok()?;
+            let (name, value) = (name.trim().to_owned(), value.into_owned());
+            let is_name = !name.is_empty()
+                && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+            (is_name && !value.bytes().any(|byte| byte.is_ascii_control())).then_some((name, value))
+        };
+        pairs.map(header).collect::<Option<_>>().map(Self)
+    }
+}
+
+impl fmt::Debug for Headers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Headers")
+    }
 }
 
 /// Where something is sent: of a job, without a password, which would be in every manifest.
@@ -159,11 +190,10 @@ fn figures(ended: &Ended) -> Vec<Figure> {
 ///
 /// # Errors
 /// If the server does not take it within ten seconds.
-fn post(url: &str, body: &Value) -> std::io::Result<()> {
-    let sent = ureq::post(url)
-        .timeout(PATIENCE)
-        .set("content-type", "application/json")
-        .send_string(&body.to_string());
+fn post(url: &str, Headers(headers): &Headers, body: &Value) -> std::io::Result<()> {
+    let request = ureq::post(url).timeout(PATIENCE).set("content-type", "application/json");
+    let request = headers.iter().fold(request, |request, (name, value)| request.set(name, value));
+    let sent = request.send_string(&body.to_string());
     // What a server says may hold anything; its status is enough.
     sent.map(drop).map_err(|error| match error {
         ureq::Error::Status(status, _) => std::io::Error::other(format!("the server answered {status}")),

@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 
 use super::lineage::{Lineage, Reached};
-use super::{Ended, figures, post};
+use super::{Ended, Headers, figures, post};
 
 /// The stages of a night as they went.
 #[derive(Debug, Default)]
@@ -110,12 +110,13 @@ fn metrics(ended: &Ended) -> Value {
 /// If the collector does not take it.
 pub fn send(
     endpoint: &str,
+    headers: &Headers,
     (trace, night, reached): (&Trace, &Lineage, &Reached),
     ended: &Ended,
 ) -> std::io::Result<()> {
     let endpoint = endpoint.trim_end_matches('/');
-    post(&format!("{endpoint}/v1/traces"), &trace.spans(night, reached, Utc::now()))?;
-    post(&format!("{endpoint}/v1/metrics"), &metrics(ended))
+    post(&format!("{endpoint}/v1/traces"), headers, &trace.spans(night, reached, Utc::now()))?;
+    post(&format!("{endpoint}/v1/metrics"), headers, &metrics(ended))
 }
 
 fn resource() -> Value {

@@ -63,7 +63,8 @@ impl Told {
             }
         }
         if let Some(Receiver(endpoint)) = &observe.otlp
-            && let Err(error) = observe::send(endpoint, (&self.trace, &self.lineage, &reached), &ended)
+            && let Err(error) =
+                observe::send(endpoint, &observe.otlp_headers, (&self.trace, &self.lineage, &reached), &ended)
         {
             on_event(Event::Warning(&format!("the OTLP collector has not taken the night: {error}")));
         }

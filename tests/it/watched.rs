@@ -239,6 +239,25 @@ fn a_collector_gets_a_span_a_stage_and_the_figures_of_the_night_and_may_be_away(
     assert_eq!((&failed["name"], &failed["status"]["code"]), (&"gate".into(), &2.into()));
     assert_eq!(spans[0]["status"]["code"], 2);
 
+    // What the environment has for the collector reaches it, and no file of the run.
+    let told = |headers: &str| {
+        let mut night = command(&["run", "job.toml", "--date", "2026-11-21", "--set", &key]);
+        let night = night.current_dir(shop.path("")).env("OTEL_EXPORTER_OTLP_HEADERS", headers).output();
+        night.expect("the binary starts")
+    };
+    assert!(told("api-key=hunter%3D22, x-team=shop").status.success());
+    let heads = receiver.heads.lock().expect("nobody panics").clone();
+    assert_eq!(heads.iter().filter(|line| *line == "api-key: hunter=22").count(), 2);
+    assert_eq!(heads.iter().filter(|line| *line == "x-team: shop").count(), 2);
+    assert!(!manifest(&shop.current()).to_string().contains("hunter"));
+    let refused = told("hunter22");
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(
+        said.contains("OTEL_EXPORTER_OTLP_HEADERS: expected name=value") && !said.contains("hunter"),
+        "{said}"
+    );
+
     // A collector that is away, and one that refuses, are warnings.
     let (code, said) = night("http://127.0.0.1:9", &[]);
     assert_eq!(code, Some(0), "{said}");
@@ -251,6 +270,8 @@ fn a_collector_gets_a_span_a_stage_and_the_figures_of_the_night_and_may_be_away(
 struct Receiver {
     port: u16,
     taken: Arc<Mutex<Vec<(String, serde_json::Value)>>>,
+    /// Every line of every request's head.
+    heads: Arc<Mutex<Vec<String>>>,
 }
 
 impl Receiver {
@@ -258,7 +279,8 @@ impl Receiver {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let port = listener.local_addr().expect("its number").port();
         let taken: Arc<Mutex<Vec<(String, serde_json::Value)>>> = Arc::default();
-        let keep = taken.clone();
+        let heads: Arc<Mutex<Vec<String>>> = Arc::default();
+        let (keep, keep_heads) = (taken.clone(), heads.clone());
         std::thread::spawn(move || {
             for mut client in listener.incoming().flatten() {
                 let mut reader = BufReader::new(client.try_clone().expect("a second handle"));
@@ -267,6 +289,7 @@ impl Receiver {
                 while line != "\r\n" {
                     line.clear();
                     reader.read_line(&mut line).expect("a header");
+                    keep_heads.lock().expect("nobody panics").push(line.trim_end().to_owned());
                     if let Some(n) = line.to_lowercase().strip_prefix("content-length:") {
                         length = n.trim().parse().expect("a number");
                     }
@@ -280,7 +303,7 @@ impl Receiver {
                 let _ = write!(client, "HTTP/1.1 {answer}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
             }
         });
-        Self { port, taken }
+        Self { port, taken, heads }
     }
 
     fn url(&self) -> String {
