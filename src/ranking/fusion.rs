@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use pulp::Arch;
 use rayon::prelude::*;
 
 use crate::matrix::{Csr, Dense};
@@ -212,20 +213,34 @@ pub(super) fn norm(row: &[f32]) -> f32 {
 impl Part {
     /// Mean and standard deviation of `x · y` over the eligible items.
     fn moments_of(&self, x: &[f32]) -> (f64, f64) {
-        let d = x.len();
-        let mean = x.iter().zip(&self.mean).map(|(x, mean)| f64::from(*x) * mean).sum();
-        let mut variance = 0.0;
-        let mut length = 0.0;
-        for (at, x_at) in x.iter().enumerate() {
-            let x_at = f64::from(*x_at);
-            let row = &self.covariance[at * d..(at + 1) * d];
-            let inner: f64 = x.iter().zip(row).map(|(x, c)| f64::from(*x) * c).sum();
-            variance += x_at * inner;
-            length += x_at * x_at;
-        }
+        let x: Vec<f64> = x.iter().map(|x| f64::from(*x)).collect();
+        let (mean, variance, length) = Arch::new().dispatch(
+            #[inline(always)]
+            || {
+                let rows = self.covariance.chunks_exact(x.len().max(1)).enumerate();
+                // A covariance is symmetric: half of it is read.
+                let variances = rows.map(|(at, row)| {
+                    x[at] * (x[at] * row[at] + 2.0 * inner_product(&x[at + 1..], &row[at + 1..]))
+                });
+                (inner_product(&x, &self.mean), variances.sum::<f64>(), inner_product(&x, &x))
+            },
+        );
         let deviation = variance.max(0.0).sqrt();
         (mean, if deviation > NO_DEVIATION * length.sqrt() { deviation } else { 0.0 })
     }
+}
+
+/// In sixteen sums, which vectors hold.
+#[inline(always)]
+fn inner_product(a: &[f64], b: &[f64]) -> f64 {
+    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<16>(), b.as_chunks::<16>());
+    let mut sums = [0f64; 16];
+    for (a, b) in a.iter().zip(b) {
+        for ((sum, a), b) in sums.iter_mut().zip(a).zip(b) {
+            *sum += a * b;
+        }
+    }
+    sums.iter().sum::<f64>() + a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum::<f64>()
 }
 
 /// Items a task sums before its partial sums are added in order.
