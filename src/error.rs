@@ -217,12 +217,22 @@ impl Error {
 
     /// Whether a disk was full.
     fn is_full_disk(&self) -> bool {
-        let mut cause: Option<&dyn std::error::Error> = Some(self);
-        while let Some(error) = cause {
+        self.has_cause(|error| {
             let io = error.downcast_ref::<std::io::Error>();
-            if io.is_some_and(|io| io.kind() == std::io::ErrorKind::StorageFull)
+            io.is_some_and(|io| io.kind() == std::io::ErrorKind::StorageFull)
                 || error.to_string().contains("No space left on device")
-            {
+        })
+    }
+
+    /// Whether the SQL engine's memory was too little.
+    fn is_out_of_memory(&self) -> bool {
+        self.has_cause(|error| error.to_string().contains("Resources exhausted"))
+    }
+
+    fn has_cause(&self, is_it: impl Fn(&(dyn std::error::Error + 'static)) -> bool) -> bool {
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(self);
+        while let Some(error) = cause {
+            if is_it(error) {
                 return true;
             }
             cause = error.source();
@@ -285,6 +295,9 @@ impl Error {
             _ if self.is_full_disk() => {
                 "make room (publish.keep_runs says how many runs are kept) and run it again: finished stages are taken over".to_owned()
             }
+            _ if self.is_out_of_memory() => {
+                "give the SQL engine more memory: sql_memory_mib in the job file, as 4096 (1536 where it says nothing)".to_owned()
+            }
             Self::OtherJob { .. } => "give each job a folder: output = \"../out/this-job\"".to_owned(),
             Self::Cache(cache::Error::Redis { .. }) => {
                 "readers take the lists they took before; the same command goes on where this one stopped".to_owned()
@@ -313,5 +326,12 @@ mod tests {
         let source = std::io::Error::from(std::io::ErrorKind::PermissionDenied);
         let error = Error::Publish(publish::Error::Io { action: "write", path: "out".into(), source });
         assert_eq!(error.hint(), None);
+    }
+
+    #[test]
+    fn a_statement_that_needs_more_memory_says_which_key_gives_it() {
+        let source = std::io::Error::other("Resources exhausted: Failed to allocate additional 153.1 MB");
+        let error = Error::Behavior(behavior::Error::Statement { path: "users.sql".into(), source });
+        assert!(error.hint().unwrap().contains("sql_memory_mib"), "{:?}", error.hint());
     }
 }
