@@ -15,6 +15,7 @@ BUDGET ?=
 PYTHON ?= python3
 PEERS ?=
 CHAIN ?=
+OURS ?=
 
 LAMPLIGHTER := $(CARGO_TARGET_DIR)/release/lamplighter
 # insta appends the path of every snapshot that a test compares with.
@@ -23,7 +24,7 @@ SNAPSHOTS_IN_USE := $(CARGO_TARGET_DIR)/snapshots-in-use
 # Cargo tells a file's age by its time alone: another clone that builds here may leave newer results.
 BUILT_FROM := $(CARGO_TARGET_DIR)/built-from
 
-.PHONY: help source build data run test test-airflow test-readers check fmt clippy snapshots doc audit shop bench bench-peers bench-chain bench-quality bench-load faults clean-data
+.PHONY: help source build data run test test-airflow test-readers check fmt clippy snapshots doc audit shop bench bench-peers bench-chain bench-scale bench-quality bench-load faults clean-data
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -88,8 +89,15 @@ bench-peers: data build ## Time the aggregate, kernels and other programs in tur
 	cargo build --release --locked --example measure
 	$(PYTHON) benches/peers/compare.py $(CARGO_TARGET_DIR)/release/examples/measure $(SHOP) data/models/all-MiniLM-L6-v2 out/peers $(PEERS)
 
-bench-chain: data ## The whole job by other programs in one process on SHOP (PYTHON as for bench-peers; CHAIN='--aggregate polars')
+bench-chain: data build ## The whole job by other programs in one process on SHOP, then by ours (PYTHON as for bench-peers; CHAIN='--aggregate polars'; OURS='--set encoder.precision=bf16')
 	$(PYTHON) benches/peers/chain.py $(SHOP) data/models/all-MiniLM-L6-v2 out/chain $(CHAIN)
+	rm -rf out/chain/ours
+	$(LAMPLIGHTER) run benches/peers/chain.toml --stage rank --set inputs.events.path=$(abspath $(SHOP))/events \
+	  --set inputs.items.path=$(abspath $(SHOP))/items.parquet $(OURS)
+
+bench-scale: data build ## How the kernels' cost grows, two threads against one, memory, on SHOP (PYTHON as for bench-peers)
+	cargo build --release --locked --example measure
+	$(PYTHON) benches/peers/scale.py $(CARGO_TARGET_DIR)/release/examples/measure $(SHOP) data/models/all-MiniLM-L6-v2 out/scale
 
 bench-quality: build ## Quality on public data sets (DATA=folder; BUDGET=30m tunes first)
 	scripts/bench_quality.sh $(LAMPLIGHTER) $(DATA) $(BUDGET)

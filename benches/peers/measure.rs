@@ -10,6 +10,8 @@
 //!
 //! Prints one JSON line. Threads are `RAYON_NUM_THREADS`.
 
+use std::fs::File;
+use std::io::{BufWriter, Read, Write};
 use std::path::Path;
 use std::time::Instant;
 
@@ -40,8 +42,11 @@ fn main() -> Result<(), Failed> {
             let started = Instant::now();
             let found = retrieval::index(&items, None)?.retrieve(&request, &mut |_| {})?;
             let seconds = started.elapsed().as_secs_f64();
-            let rows = (0..found.n_lists()).flat_map(|at| found.list(at).0);
-            std::fs::write(lists, rows.flat_map(|item| item.to_le_bytes()).collect::<Vec<u8>>())?;
+            let mut file = BufWriter::new(File::create(lists)?);
+            for item in (0..found.n_lists()).flat_map(|at| found.list(at).0) {
+                file.write_all(&item.to_le_bytes())?;
+            }
+            file.flush()?;
             format!("{{\"seconds\": {seconds:.4}}}")
         }
         ["encode", texts, model, precision, embeddings] => {
@@ -65,6 +70,7 @@ fn main() -> Result<(), Failed> {
             let weights = numbers(weights, f32::from_le_bytes)?;
             let count = |of: &[u32]| of.iter().max().map_or(0, |most| *most as usize + 1);
             let interactions = Csr::from_coordinates(count(&rows), count(&cols), &rows, &cols, &weights)?;
+            drop((rows, cols, weights));
             let config = factor::Config {
                 rank: rank.parse()?,
                 iterations: sweeps.parse()?,
@@ -101,7 +107,7 @@ fn aggregate(shop: &Path, folder: &Path) -> Result<String, Failed> {
     let mut seconds = 0.0;
     let lake = Lake::open(&lake::Config {
         threads: rayon::current_num_threads(),
-        memory_bytes: 2 << 30,
+        memory_bytes: 1 << 30,
         spill_dir: Some(folder.join("spill")),
     })?;
     let facts = behavior::aggregate(
@@ -129,11 +135,25 @@ fn dense(path: &str, columns: usize) -> Result<Dense, Failed> {
     Ok(Dense::from_vec(values.len() / columns, columns, values)?)
 }
 
+// By pieces, so that the process's memory is the kernel's.
+const AT_A_TIME: usize = 64 << 10;
+
 fn write(path: &str, values: &[f32]) -> Result<(), Failed> {
-    Ok(std::fs::write(path, values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>())?)
+    let mut file = File::create(path)?;
+    for some in values.chunks(AT_A_TIME) {
+        file.write_all(&some.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>())?;
+    }
+    Ok(())
 }
 
 fn numbers<T>(path: &str, number: impl Fn([u8; 4]) -> T) -> Result<Vec<T>, Failed> {
-    let bytes = std::fs::read(path)?;
-    Ok(bytes.as_chunks().0.iter().map(|bytes| number(*bytes)).collect())
+    let mut file = File::open(path)?;
+    let n = file.metadata()?.len() as usize / 4;
+    let mut values = Vec::with_capacity(n);
+    while values.len() < n {
+        let mut bytes = vec![0; 4 * AT_A_TIME.min(n - values.len())];
+        file.read_exact(&mut bytes)?;
+        values.extend(bytes.as_chunks().0.iter().map(|bytes| number(*bytes)));
+    }
+    Ok(values)
 }

@@ -2,7 +2,7 @@
 """One kernel by another program, timed without reading and writing but for `aggregate`, which is a file to a file.
 Prints one JSON line.
 
-    peers.py aggregate duckdb|polars SHOP PAIRS.parquet
+    peers.py aggregate duckdb|duckdb-clean|polars SHOP PAIRS.parquet
     peers.py retrieve faiss|implicit QUERIES.f32 ITEMS.f32 COLUMNS K LISTS.u32
     peers.py encode onnx|torch|torch-bf16 TEXTS.txt MODEL EMBEDDINGS.f32
     peers.py factorize implicit-cg|irspack-cg|irspack-ialspp ROWS.u32 COLS.u32 WEIGHTS.f32 RANK SWEEPS UNOBSERVED REGULARIZATION
@@ -25,6 +25,45 @@ import numpy as np
 # An event's weight by its type, as the job's defaults have it, halved every thirty days.
 WEIGHTS = {"view": 1.0, "click": 2.0, "cart": 4.0, "purchase": 8.0}
 HALF_LIFE_DAYS = 30.0
+
+
+def clean_by_duckdb(shop, events, pairs):
+    """The same with what our stage does before: faulty rows are rejected with a reason and kept, users with too many
+    events a day are taken for bots, searches are normalised, equal rows count once, and the cleaned events lie in a
+    file by user and time, which pairs are made from."""
+    import duckdb
+
+    weights = " ".join(f"when '{name}' then {weight}" for name, weight in WEIGHTS.items())
+    connection = duckdb.connect()
+    connection.execute(f"""
+        set threads = {THREADS}; set timezone = 'UTC'; set preserve_insertion_order = false;
+        create temp table item_ids as select item_id, (row_number() over (order by item_id) - 1)::uinteger as item_idx
+            from (select distinct item_id from '{shop}/items.parquet');
+        create temp table bots as select distinct user_id from (
+            select user_id, count(*) as n from read_parquet('{events}') group by user_id, event_time::date having n > 10000);
+        create temp view checked as select e.*, item_idx, case
+                when e.user_id is null then 'null_user' when bots.user_id is not null then 'bot'
+                when event_time is null then 'null_time' when event_type not in {(*WEIGHTS, "search")} then 'unknown_type'
+                when quantity < 0 then 'negative_quantity' when item_idx is null and e.item_id is not null then 'unknown_item'
+                when event_type <> 'search' and e.item_id is null then 'null_item'
+                when event_type = 'search' and not coalesce(regexp_matches(query, '\\S'), false) then 'null_query'
+            end as reason,
+            case when event_type = 'search' then trim(regexp_replace(lower(query), '\\s+', ' ', 'g')) end as normalised
+            from read_parquet('{events}') e left join item_ids using (item_id) left join bots on e.user_id = bots.user_id;
+        copy (select * from checked where reason is not null) to '{pairs}.rejected' (format parquet, compression zstd);
+        create temp table user_ids as select user_id, (row_number() over (order by user_id) - 1)::uinteger as user_idx
+            from (select distinct user_id from checked where reason is null);
+        copy (
+            select user_idx, event_time, event_type, item_idx, normalised, quantity, price, session_id, count(*) as copies
+            from checked join user_ids using (user_id) where reason is null group by all
+            order by user_idx, event_time, event_type, item_idx, normalised, quantity, price, session_id
+        ) to '{pairs}.cleaned' (format parquet, compression zstd);
+        copy (
+            select user_idx, item_idx, sum(case event_type {weights} end * pow(2,
+                -epoch((select max(event_time) from read_parquet('{pairs}.cleaned')) - event_time) / 86400 / {HALF_LIFE_DAYS}))::float as weight
+            from read_parquet('{pairs}.cleaned') where item_idx is not null group by user_idx, item_idx order by user_idx, item_idx
+        ) to '{pairs}' (format parquet, compression zstd);
+    """)
 
 
 def aggregate(lib, shop, pairs):
@@ -56,6 +95,8 @@ def aggregate(lib, shop, pairs):
                 from weighed order by user_idx, item_idx
             ) to '{pairs}' (format parquet, compression zstd)
         """)
+    elif lib == "duckdb-clean":
+        clean_by_duckdb(shop, events, pairs)
     else:
         import polars as pl
 
