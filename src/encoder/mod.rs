@@ -179,7 +179,8 @@ pub struct Corpus<'a> {
 }
 
 /// Tokens that one thread takes at a time: enough that reading a layer's weights is little beside using them,
-/// few enough that what goes from layer to layer stays in the caches.
+/// few enough that what goes from layer to layer stays in the caches, and that the allocator keeps its memory: larger
+/// buffers go back to the system, and are cleared by it again, in every layer.
 const THREAD_TOKENS: usize = 192;
 
 /// Loads a model's tokenizer and weights; of a static encoder distils its token vectors, of which `on_batch`

@@ -31,7 +31,8 @@ fn gelu_of(x: f32) -> f32 {
 
 /// `2^x` of an `x` that is at most 0, to within 2e-7 of it; below -125 about 2e-38.
 ///
-/// `x = n + f` with a whole `n` and `|f| <= 1/2`, and `2^f` by the polynomial that begins as its series and errs least, by 1e-7.
+/// `x = n + f` with a whole `n` and `|f| <= 1/2`, and `2^f` by the polynomial that begins as its series and errs
+/// least, by 1e-7.
 #[inline(always)]
 fn exp2(x: f32) -> f32 {
     // Beside so large a number there is no room for a fraction.
