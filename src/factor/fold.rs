@@ -1,7 +1,8 @@
 //! Users solved for items that stay as they are.
 
-use super::{Config, Error, Objective, Sweep, kernels, objective, side::Side, start, sweep};
+use super::{Config, Error, Objective, Sweep, kernels, side::Side, start, sweep};
 use crate::matrix::Dense;
+use crate::matrix::kernels::dot;
 use std::time::Instant;
 
 /// The users' factors, position after position and padded, in the axes of the given items.
@@ -47,7 +48,7 @@ pub(super) fn users(
     let mut back = vec![0f32; users.len()];
     for (target, user) in back.chunks_exact_mut(dim).zip(users.chunks_exact(dim)) {
         for (value, axis) in target.iter_mut().zip(turned.chunks_exact(dim)) {
-            *value = objective::dot(user, axis) as f32;
+            *value = dot::<f64, _>(user, axis) as f32;
         }
     }
     Ok(back)

@@ -1,7 +1,7 @@
 //! The objective in f64 from finished factors.
 
 use super::Objective;
-use crate::matrix::kernels::prefetch;
+use crate::matrix::kernels::{dot, prefetch};
 use crate::matrix::{Csr, Dense, View, ViewMut, add_product};
 use pulp::Arch;
 use rayon::prelude::*;
@@ -35,13 +35,13 @@ pub(super) fn measure(
     let mut norms = 0.0;
     for user in 0..users.n_rows() {
         let (cols, _) = interactions.row(user);
-        norms += regularization(cols.len(), n_known.1) * dot(users.row(user), users.row(user));
+        norms += regularization(cols.len(), n_known.1) * dot::<f64, _>(users.row(user), users.row(user));
         for &col in cols {
             entries[col as usize] += 1;
         }
     }
     for (item, &n) in entries.iter().enumerate() {
-        norms += regularization(n, n_known.0) * dot(items.row(item), items.row(item));
+        norms += regularization(n, n_known.0) * dot::<f64, _>(items.row(item), items.row(item));
     }
     Objective { observed: observed.iter().sum(), unobserved: unobserved_weight * all, regularization: norms }
 }
@@ -55,7 +55,7 @@ fn observed_of((cols, weights): (&[u32], &[f32]), user: &[f32], items: &Dense) -
                 if let Some(&ahead) = cols.get(at + AHEAD) {
                     prefetch(items.row(ahead as usize));
                 }
-                let miss = 1.0 - dot(user, items.row(col as usize));
+                let miss = 1.0 - dot::<f64, _>(user, items.row(col as usize));
                 sum += f64::from(weight) * miss * miss;
             }
             sum
@@ -82,19 +82,4 @@ fn gram(rows: &Dense) -> Vec<f64> {
         gram.iter_mut().zip(partial).for_each(|(sum, part)| *sum += part);
     }
     gram
-}
-
-/// Eight running sums in f64, added in a fixed order.
-#[inline(always)]
-pub(super) fn dot(a: &[f32], b: &[f32]) -> f64 {
-    let mut sums = [0.0f64; 8];
-    let (a_blocks, a_rest) = a.as_chunks::<8>();
-    let (b_blocks, b_rest) = b.as_chunks::<8>();
-    for (a, b) in a_blocks.iter().zip(b_blocks) {
-        for ((sum, &a), &b) in sums.iter_mut().zip(a).zip(b) {
-            *sum += f64::from(a) * f64::from(b);
-        }
-    }
-    let rest: f64 = a_rest.iter().zip(b_rest).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum();
-    sums.iter().sum::<f64>() + rest
 }

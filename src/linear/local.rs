@@ -7,6 +7,7 @@
 use rayon::prelude::*;
 
 use crate::matrix::Csr;
+use crate::matrix::kernels::dot;
 
 use super::prune;
 
@@ -81,11 +82,11 @@ impl Scratch {
             let target = &mut rest[..width];
             for column in 0..row.min(n) {
                 let pivots = &above[column * width..=column * width + column];
-                let inner = dot(&target[..column], &pivots[..column]);
+                let inner: f64 = dot(&target[..column], &pivots[..column]);
                 target[column] = (target[column] - inner) / pivots[column];
             }
             if row < n {
-                target[row] = (target[row] - dot(&target[..row], &target[..row])).sqrt();
+                target[row] = (target[row] - dot::<f64, _>(&target[..row], &target[..row])).sqrt();
             }
         }
         let (factor, solution) = self.gram.split_at_mut(n * width);
@@ -97,19 +98,4 @@ impl Scratch {
         }
         &self.gram[n * width..n * width + n]
     }
-}
-
-/// Sums of a fixed order that the compiler may compute side by side.
-const LANES: usize = 8;
-
-fn dot(a: &[f64], b: &[f64]) -> f64 {
-    let mut sums = [0f64; LANES];
-    let (a, b) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
-    let rest: f64 = a.remainder().iter().zip(b.remainder()).map(|(a, b)| a * b).sum();
-    for (a, b) in a.zip(b) {
-        for lane in 0..LANES {
-            sums[lane] += a[lane] * b[lane];
-        }
-    }
-    sums.iter().sum::<f64>() + rest
 }

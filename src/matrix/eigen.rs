@@ -6,6 +6,8 @@
 
 use pulp::Arch;
 
+use super::kernels::dot;
+
 /// A symmetric matrix as `Σ values[k] vectors[k] vectors[k]'`.
 pub struct Eigen {
     /// In no particular order.
@@ -53,7 +55,7 @@ fn tridiagonalize(matrix: &mut [f64], n: usize) -> (Vec<f64>, Vec<f64>) {
         let tail = k + 1;
         let v = &mut v[tail..n];
         v.copy_from_slice(&matrix[k * n + tail..(k + 1) * n]);
-        let norm = dot(v, v).sqrt();
+        let norm = dot::<f64, _>(v, v).sqrt();
         if norm <= NOTHING {
             matrix[k * n + tail..(k + 1) * n].fill(0.0);
             continue;
@@ -62,13 +64,13 @@ fn tridiagonalize(matrix: &mut [f64], n: usize) -> (Vec<f64>, Vec<f64>) {
         beside[k] = pivot;
         v[0] -= pivot;
         // |v|² becomes 2, so that H = I - v v' needs no factor of its own.
-        let scale = (2.0 / dot(v, v)).sqrt();
+        let scale = (2.0 / dot::<f64, _>(v, v)).sqrt();
         v.iter_mut().for_each(|value| *value *= scale);
         let w = &mut w[tail..n];
         for (i, w) in w.iter_mut().enumerate() {
             *w = dot(&matrix[(tail + i) * n + tail..(tail + i + 1) * n], v);
         }
-        let half = 0.5 * dot(v, w);
+        let half = 0.5 * dot::<f64, _>(v, w);
         w.iter_mut().zip(&*v).for_each(|(w, v)| *w -= half * v);
         for i in 0..n - tail {
             let (vi, wi) = (v[i], w[i]);
@@ -96,7 +98,7 @@ fn reflections_as_rows(matrix: &[f64], n: usize) -> Vec<f64> {
         let v = &matrix[k * n + k + 1..(k + 1) * n];
         for row in rows.chunks_exact_mut(n).skip(k + 1) {
             let row = &mut row[k + 1..];
-            let along = dot(row, v);
+            let along: f64 = dot(row, v);
             row.iter_mut().zip(v).for_each(|(r, v)| *r -= along * v);
         }
     }
@@ -163,19 +165,4 @@ fn iterate(diagonal: &mut [f64], beside: &mut [f64], vectors: &mut [f64], n: usi
         }
     }
     Some(())
-}
-
-/// Eight running sums, added in a fixed order.
-#[inline(always)]
-fn dot(a: &[f64], b: &[f64]) -> f64 {
-    let mut sums = [0.0; 8];
-    let (a_blocks, a_rest) = a.as_chunks::<8>();
-    let (b_blocks, b_rest) = b.as_chunks::<8>();
-    for (a, b) in a_blocks.iter().zip(b_blocks) {
-        for ((sum, a), b) in sums.iter_mut().zip(a).zip(b) {
-            *sum += a * b;
-        }
-    }
-    let rest: f64 = a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum();
-    sums.iter().sum::<f64>() + rest
 }

@@ -117,7 +117,7 @@ impl Fusion<'_> {
                         for part in &self.parts {
                             let (query, vector) =
                                 (&query[part.columns.clone()], &vector[part.columns.clone()]);
-                            contributions[part.source as usize] += dot(query, vector);
+                            contributions[part.source as usize] += dot::<f32, _>(query, vector);
                         }
                     },
                 );
@@ -186,7 +186,7 @@ fn best_by_cosine(items: &Dense, norms: &[f32], item: u32, history: &[(u32, f32)
                 if length == 0.0 {
                     continue;
                 }
-                let speaks = weight * dot(row, items.row(other as usize)) / length;
+                let speaks = weight * dot::<f32, _>(row, items.row(other as usize)) / length;
                 if speaks > best.map_or(0.0, |(most, _)| most) {
                     best = Some((speaks, other));
                 }

@@ -5,6 +5,7 @@ use std::ops::Range;
 use pulp::Arch;
 use rayon::prelude::*;
 
+use crate::matrix::kernels::dot;
 use crate::matrix::{Csr, Dense};
 
 use super::spread::Spread;
@@ -220,27 +221,14 @@ impl Part {
                 let rows = self.covariance.chunks_exact(x.len().max(1)).enumerate();
                 // A covariance is symmetric: half of it is read.
                 let variances = rows.map(|(at, row)| {
-                    x[at] * (x[at] * row[at] + 2.0 * inner_product(&x[at + 1..], &row[at + 1..]))
+                    x[at] * (x[at] * row[at] + 2.0 * dot::<f64, _>(&x[at + 1..], &row[at + 1..]))
                 });
-                (inner_product(&x, &self.mean), variances.sum::<f64>(), inner_product(&x, &x))
+                (dot(&x, &self.mean), variances.sum::<f64>(), dot::<f64, _>(&x, &x))
             },
         );
         let deviation = variance.max(0.0).sqrt();
         (mean, if deviation > NO_DEVIATION * length.sqrt() { deviation } else { 0.0 })
     }
-}
-
-/// In sixteen sums, which vectors hold.
-#[inline(always)]
-fn inner_product(a: &[f64], b: &[f64]) -> f64 {
-    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<16>(), b.as_chunks::<16>());
-    let mut sums = [0f64; 16];
-    for (a, b) in a.iter().zip(b) {
-        for ((sum, a), b) in sums.iter_mut().zip(a).zip(b) {
-            *sum += a * b;
-        }
-    }
-    sums.iter().sum::<f64>() + a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum::<f64>()
 }
 
 /// Items a task sums before its partial sums are added in order.

@@ -218,7 +218,7 @@ impl Listed<'_> {
         if self.rules.diversity == 0.0 {
             return 0.0;
         }
-        kernels::dot(self.traits.vectors.row(item as usize), &self.page) / PAGE as f32
+        kernels::dot::<f32, _>(self.traits.vectors.row(item as usize), &self.page) / PAGE as f32
     }
 
     /// Whether there is room for an item's category, brand and group.
