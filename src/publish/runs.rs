@@ -129,6 +129,7 @@ impl Output {
             clear(&folder, |name| name != "stages")?;
             // A manifest that is there was never sent.
             ["manifest.json", REPORT].iter().try_for_each(|name| remove(&folder.join(name)))?;
+            stages::recover(&self.place, &folder)?;
             clear(&stages, |name| name.starts_with('.'))?;
         }
         sync(&folder)?;

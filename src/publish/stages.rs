@@ -10,7 +10,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::Error;
-use super::files::{create_folder, io, link_tree, parent, read_json, remove, sync, tree, write_json};
+use super::files::{
+    create_folder, entries, io, link_tree, parent, read_json, remove, sync, tree, write_json,
+};
 use super::place::Place;
 
 /// What there is of a stage.
@@ -122,8 +124,8 @@ impl StageWriter {
     /// Completes the stage: records its files, forces them to disk, gives the folder its name.
     ///
     /// # Errors
-    /// If the disk refuses, or a `.parquet` file has no footer; the stage is then as if it had never begun, and
-    /// what it was to replace may be gone.
+    /// If the disk refuses, or a `.parquet` file has no footer; the stage is then as if it had never begun, but
+    /// for one that is whole and could not take the place of an older one: the next attempt sees to that.
     pub fn finish(mut self, facts: Value) -> Result<DoneStage, Error> {
         self.record.elapsed_ms = self.began.elapsed().as_millis() as u64;
         self.record.facts = facts;
@@ -140,13 +142,36 @@ impl StageWriter {
             sync(folder)?;
         }
         write_json(&self.folder.join("stage.json"), &self.record.made_by, &self.record)?;
-        let folder = self.folder_when_whole;
-        self.place.remove(&folder)?;
-        fs::rename(&self.folder, &folder).map_err(io("rename", &self.folder))?;
-        sync(parent(&folder))?;
-        self.place.send(&folder)?;
-        Ok(DoneStage { folder, record: self.record })
+        instead(&self.place, &self.folder, self.folder_when_whole, self.record)
     }
+}
+
+/// Gives their names to stages that are whole but for that: whoever wrote them was killed while they took the
+/// places of older ones, which may be gone already.
+pub(super) fn recover(place: &Place, run: &Path) -> Result<(), Error> {
+    for partial in entries(&run.join("stages"))? {
+        let name = partial.file_name().unwrap_or_default().to_string_lossy();
+        if let Some(stage) = complete(run, &name)
+            && name == partial_name(&stage.record.stage)
+        {
+            let folder = partial.with_file_name(&stage.record.stage);
+            instead(place, &partial, folder, stage.record)?;
+        }
+    }
+    Ok(())
+}
+
+fn partial_name(stage: &str) -> String {
+    format!(".{stage}.partial")
+}
+
+/// Gives a whole stage its name, in the place of what had that before.
+fn instead(place: &Place, partial: &Path, folder: PathBuf, record: Record) -> Result<DoneStage, Error> {
+    place.remove(&folder)?;
+    fs::rename(partial, &folder).map_err(io("rename", partial))?;
+    sync(parent(&folder))?;
+    place.send(&folder)?;
+    Ok(DoneStage { folder, record })
 }
 
 pub(super) fn open(
@@ -165,16 +190,12 @@ pub(super) fn open(
         place.send(&folder)?;
         return Ok(Stage::Done(stage));
     }
-    let partial = stages.join(format!(".{name}.partial"));
+    let partial = stages.join(partial_name(name));
     remove(&partial)?;
     for run in earlier {
         let Some(stage) = find(place, run, name, &same)? else { continue };
         link_tree(&stage.folder, &partial)?;
-        place.remove(&folder)?;
-        fs::rename(&partial, &folder).map_err(io("rename", &partial))?;
-        sync(&stages)?;
-        place.send(&folder)?;
-        return Ok(Stage::Done(DoneStage { folder, record: stage.record }));
+        return Ok(Stage::Done(instead(place, &partial, folder, stage.record)?));
     }
     // What an interrupted attempt made of other inputs stays until this is whole: it may be built on.
     create_folder(&partial)?;

@@ -128,6 +128,25 @@ fn a_stage_is_complete_only_once_it_is_finished() {
 }
 
 #[test]
+fn a_stage_that_was_taking_the_place_of_another_takes_it_in_the_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = Output::open(&Place::folder(folder.path()), "nightly", 60).unwrap();
+    let run = output.start(date(21)).unwrap();
+    finish(&run, "behavior", "f1", &[1, 2, 3]);
+    let whole = finish(&run, "behavior", "f2", &[4]).folder().to_owned();
+    // Killed when the older one had been removed, and a stage of another name before it was whole.
+    fs::rename(&whole, whole.with_file_name(".behavior.partial")).unwrap();
+    let half = whole.with_file_name(".encode.partial");
+    fs::create_dir(&half).unwrap();
+    fs::write(half.join("half.parquet"), "half").unwrap();
+
+    let run = output.start(date(21)).unwrap();
+    assert!(run.resumed() && !half.exists());
+    assert_eq!(done(&run, "behavior", "f2").facts(), &json!({ "sum": 4 }));
+    todo(&run, "encode", "f1");
+}
+
+#[test]
 fn a_stage_with_half_a_parquet_file_is_never_complete() {
     let folder = tempfile::tempdir().unwrap();
     let output = Output::open(&Place::folder(folder.path()), "nightly", 60).unwrap();
