@@ -288,7 +288,8 @@ pub(super) fn overlap(one: &Ids, n_one: usize, other: &Ids, n_other: usize, k: u
     n_both as f64 / n_one.max(n_other).max(1) as f64
 }
 
-/// The cosine of two rows' embeddings: 0 where they are of different lengths, none where one is missing.
+/// The cosine of two rows' embeddings, none where one is missing. Of different lengths it is that of as many
+/// numbers as both have: a catalogue that has grown has fewer of the same, and another model's turn away.
 fn cosine(one: &RecordBatch, other: &RecordBatch) -> Option<f64> {
     let (one, other) = (one.column_by_name("embedding")?, other.column_by_name("embedding")?);
     let (one, other) = (one.as_fixed_size_list_opt()?, other.as_fixed_size_list_opt()?);
@@ -298,9 +299,8 @@ fn cosine(one: &RecordBatch, other: &RecordBatch) -> Option<f64> {
     let (one, other) = (one.value(0), other.value(0));
     let (one, other) =
         (one.as_primitive_opt::<Float32Type>()?.values(), other.as_primitive_opt::<Float32Type>()?.values());
-    if one.len() != other.len() {
-        return Some(0.0);
-    }
+    let n_both = one.len().min(other.len());
+    let (one, other) = (&one[..n_both], &other[..n_both]);
     let product =
         |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
     let norms = (product(one, one) * product(other, other)).sqrt();
@@ -347,7 +347,26 @@ fn last_complete_day(date: NaiveDate, now: DateTime<Utc>) -> NaiveDate {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{ArrayRef, FixedSizeListArray};
+
     use super::*;
+
+    #[test]
+    fn embeddings_of_fewer_numbers_are_held_against_the_first_of_more() {
+        let row = |numbers: &[f32]| {
+            let list = FixedSizeListArray::from_iter_primitive::<Float32Type, _, _>(
+                [Some(numbers.iter().copied().map(Some).collect::<Vec<_>>())],
+                numbers.len() as i32,
+            );
+            RecordBatch::try_from_iter([("embedding", Arc::new(list) as ArrayRef)]).unwrap()
+        };
+        let cosine = |one: &[f32], other: &[f32]| cosine(&row(one), &row(other));
+        assert_eq!(cosine(&[0.6, 0.8], &[0.3, 0.4, 9.0]), Some(1.0));
+        assert_eq!(cosine(&[0.0, 1.0, 5.0], &[1.0, 0.0]), Some(0.0));
+        assert_eq!(cosine(&[0.0, 0.0], &[1.0, 0.0]), None);
+    }
 
     #[test]
     fn a_day_counts_once_it_is_over() {
