@@ -298,6 +298,9 @@ impl Error {
             _ if self.is_out_of_memory() => {
                 "give the SQL engine more memory: sql_memory_mib in the job file, as 4096 (1536 where it says nothing)".to_owned()
             }
+            Self::Model(encoder::Error::Hub { .. } | encoder::Error::MissingFile { .. }) => {
+                "texts can be compared by their words, without a model: leave [encoder] out, or set encoder.kind = \"words\"".to_owned()
+            }
             Self::OtherJob { .. } => "give each job a folder: output = \"../out/this-job\"".to_owned(),
             Self::Cache(cache::Error::Redis { .. }) => {
                 "readers take the lists they took before; the same command goes on where this one stopped".to_owned()

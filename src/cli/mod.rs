@@ -7,6 +7,7 @@
 //! environment.
 
 use std::io::Write;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -273,8 +274,8 @@ struct ShowArgs {
     /// The id as the shop writes it, or the words searched for.
     id: String,
     /// How many rows of its list.
-    #[arg(long, short = 'k', default_value_t = 10)]
-    k: usize,
+    #[arg(long, short = 'k', default_value = "10")]
+    k: NonZeroUsize,
 }
 
 #[derive(Args)]
@@ -493,9 +494,9 @@ fn dispatch(command: Command, progress: &mut Progress) -> Result<String, Error> 
         Command::Export(args) => serve::export(&args),
         Command::Forget(args) => serve::forget(&args),
         Command::Show(show) => match show {
-            Show::User(args) => pipeline::show::user(&load(&args.job, &[], &[])?, &args.id, args.k),
-            Show::Item(args) => pipeline::show::item(&load(&args.job, &[], &[])?, &args.id, args.k),
-            Show::Query(args) => pipeline::show::query(&load(&args.job, &[], &[])?, &args.id, args.k),
+            Show::User(args) => pipeline::show::user(&load(&args.job, &[], &[])?, &args.id, args.k.get()),
+            Show::Item(args) => pipeline::show::item(&load(&args.job, &[], &[])?, &args.id, args.k.get()),
+            Show::Query(args) => pipeline::show::query(&load(&args.job, &[], &[])?, &args.id, args.k.get()),
             Show::Run { job, run } => pipeline::show::run(&load(&job, &[], &[])?, run.as_deref()),
         },
         Command::Report(args) => {

@@ -15,7 +15,8 @@ use datafusion::logical_expr::{
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::scalar::ScalarValue;
 
-/// `latest(column) OVER (… ORDER BY …)`, the row itself included; null before the first.
+/// `latest(column) OVER (… ORDER BY …)`, the row itself included; null before the first. A frame changes
+/// nothing, as with `lag`.
 pub(super) fn function() -> WindowUDF {
     WindowUDF::from(Latest { signature: Signature::any(1, Volatility::Immutable) })
 }

@@ -18,7 +18,8 @@ use datafusion::logical_expr::{
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::scalar::ScalarValue;
 
-/// `repeats(column, …) OVER (ORDER BY …)`; of two nulls the second repeats the first.
+/// `repeats(column, …) OVER (ORDER BY …)`; of two nulls the second repeats the first. As with `lag`, a
+/// frame changes nothing.
 pub(super) fn function() -> WindowUDF {
     WindowUDF::from(Repeats { signature: Signature::variadic_any(Volatility::Immutable) })
 }

@@ -113,7 +113,7 @@ pub fn rollback(job: &Job, run_id: Option<&str>) -> Result<String, Error> {
         None => match publish::previous(&job.place, &job.spec.name.0)? {
             Some(run) => run.id,
             None => {
-                return Err(Error::NotFound { what: "an earlier published run".to_owned(), run_id: from });
+                return Err(Error::Usage { problem: format!("no run was published before {from}") });
             }
         },
     };

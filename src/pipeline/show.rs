@@ -91,7 +91,7 @@ pub fn run(job: &Job, run_id: Option<&str>) -> Result<String, Error> {
     };
     let folder = job.place.root().join("runs").join(&run_id);
     let manifest = publish::read_manifest(&folder)?
-        .ok_or_else(|| Error::NotFound { what: format!("run {run_id}"), run_id: run_id.clone() })?;
+        .ok_or_else(|| Error::NoSuchRun { run_id, job: job.spec.name.0.clone() })?;
     Ok(describe(&manifest))
 }
 
@@ -235,7 +235,11 @@ impl Shelf {
         }
         let mut text = format!("{what} in run {}\n", self.run_id);
         for rows in tables {
-            text += &format!("{}\n", pretty_format_batches(std::slice::from_ref(rows))?);
+            if rows.num_rows() == 0 {
+                text += "no list\n";
+            } else {
+                text += &format!("{}\n", pretty_format_batches(std::slice::from_ref(rows))?);
+            }
         }
         Ok(text)
     }

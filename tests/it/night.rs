@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use arrow::array::{AsArray, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Schema};
 
-use crate::shop::{Shop, manifest};
+use crate::shop::{Shop, manifest, read};
 use crate::table::rows;
 
 const LISTS: [&str; 4] = ["recommendations", "similar_items", "query_items", "popular_items"];
@@ -159,6 +159,26 @@ fn people_can_look_at_what_was_published() {
         said(&["sql", "job.toml", "SELECT run_id FROM runs WHERE current"]).contains("night-2026-11-21-1")
     );
     assert!(said(&["show", "run", "job.toml"]).contains("recommendations"));
+    let none = shop.lamplighter(&["show", "user", "job.toml", &user, "-k", "0"]);
+    assert_eq!(none.status.code(), Some(2));
+}
+
+#[test]
+fn who_has_seen_all_that_may_be_listed_is_shown_without_a_list() {
+    let shop = Shop::new(5_000, 0.0);
+    let some = read(&shop.path(&shop.event_files()[0]));
+    let item = some["item_id"].as_string::<i32>().iter().flatten().next().expect("an item");
+    shop.write_job(&format!("[catalog]\neligible = \"item_id = '{item}'\"\n"));
+    shop.replace("top_k = 20", "top_k = 20\nexclude_seen = true");
+    let run = shop.run(&[]);
+    let users = |table: &str| -> BTreeSet<String> {
+        rows(&run.join(table), &["user_id"]).into_iter().map(|row| row[0].clone()).collect()
+    };
+    let (listed, all) = (users("recommendations"), users("user_profiles"));
+    let without = all.difference(&listed).next().expect("somebody who has bought it");
+    let shown = shop.lamplighter(&["show", "user", "job.toml", without]);
+    let shown = String::from_utf8(shown.stdout).expect("text");
+    assert!(shown.contains("segment") && shown.ends_with("no list\n"), "{shown}");
 }
 
 #[test]

@@ -46,7 +46,7 @@ fn going_back_switches_to_a_whole_run_and_to_no_other() {
         "readers load night-2026-11-20-1 again; before it was night-2026-11-21-1, which stays under runs/\n"
     );
     assert!(shop.current().ends_with("night-2026-11-20-1"));
-    refused(&shop, &["rollback", "job.toml"], 1, "an earlier published run: not in run night-2026-11-20-1");
+    refused(&shop, &["rollback", "job.toml"], 2, "no run was published before night-2026-11-20-1");
     refused(&shop, &["rollback", "job.toml", "night-2026-11-19-1"], 2, "has no run night-2026-11-19-1");
     said(&shop, &["rollback", "job.toml", "night-2026-11-21-1"]);
     assert!(shop.current().ends_with("night-2026-11-21-1"));
