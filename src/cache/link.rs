@@ -112,20 +112,21 @@ impl Link {
 
     /// How many of the keys are there.
     pub(super) fn count(&mut self, keys: &[String]) -> Result<u64, Error> {
-        let commands = keys.iter().map(|key| {
-            let mut exists = cmd("EXISTS");
-            exists.arg(key);
-            exists
+        self.renew(keys, None)
+    }
+
+    /// How many of the keys are there; where it is given, they go so many seconds from now on.
+    pub(super) fn renew(&mut self, keys: &[String], ttl: Option<u64>) -> Result<u64, Error> {
+        let commands = keys.iter().map(|key| match ttl {
+            Some(seconds) => cmd("EXPIRE").arg(key).arg(seconds).to_owned(),
+            None => cmd("EXISTS").arg(key).to_owned(),
         });
         let found: Vec<u64> = self.ask_all("count lists", commands.collect())?;
         Ok(found.into_iter().sum())
     }
 
-    /// Removes every key that a pattern fits; on a cluster they go by their time to live.
+    /// Removes every key of one server that a pattern fits.
     pub(super) fn remove_all(&mut self, pattern: &str) -> Result<(), Error> {
-        if self.is_cluster() {
-            return Ok(());
-        }
         let mut cursor = 0_u64;
         loop {
             let mut scan = cmd("SCAN");

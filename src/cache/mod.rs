@@ -10,7 +10,7 @@
 //! nightly-2026-11-21-1:i:<relation>:<item_id>    an item's list
 //! nightly-2026-11-21-1:q:<query>         a search's list
 //! nightly-2026-11-21-1:p:<segment>       a segment's list
-//! nightly-2026-11-21-1:meta              hash: layout, how many lists of each kind are there, complete
+//! nightly-2026-11-21-1:meta              hash: layout, made, how many lists of each kind are there, complete
 //! ```
 //!
 //! A value is a JSON array of item ids, best first, without white space: `[1082185,995242]` or
@@ -18,9 +18,11 @@
 //! key but the first three goes after `ttl_hours`.
 //!
 //! Invariants: `current` names a run only once every list of it was written and found there again; a load that
-//! was broken off goes on where it stopped; a list is written again rather than left out. Of a run that is in
-//! neither `current` nor `previous` the lists are removed; on a cluster they go by their time to live. Memory:
-//! a few batches of lists. Credentials are part of the URL and in no message.
+//! was broken off goes on where it stopped, if it was of this very run (`made`: when that was complete) and layout;
+//! a list is written again rather than left out. Whatever was there before has its whole time to live again. Of a
+//! run that is in neither `current` nor `previous` the lists are removed; on a cluster they go by their time to
+//! live, and the run is in `generations` until they have. Memory: a few batches of lists. Credentials are part of
+//! the URL and in no message.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -107,6 +109,8 @@ pub struct Generation {
     pub job: String,
     /// The run.
     pub run_id: String,
+    /// When it was complete: after the output was removed, another run may have its name.
+    pub made: String,
     /// Its lists.
     pub tables: Vec<Table>,
 }
@@ -215,11 +219,16 @@ pub fn load(
     let layout = if config.scores { "ids+scores" } else { "ids" };
     let before = link.get(&names.current)?;
     let meta = format!("{run}:meta");
-    if link.field(&meta, "layout")?.is_some_and(|found| found != layout) {
-        // Readers must not meet two layouts in one generation: the old one's lists are written over.
-        link.delete(&meta)?;
+    let same = [("layout", layout), ("made", &generation.made)];
+    for (field, expected) in same {
+        if link.field(&meta, field)?.as_deref() != Some(expected) {
+            // Readers must not meet two layouts, or two runs, in one generation: all lists are written.
+            link.delete(&meta)?;
+        }
     }
-    link.note(&meta, "layout", layout, ttl)?;
+    for (field, value) in same {
+        link.note(&meta, field, value, ttl)?;
+    }
     link.add(&names.generations, run)?;
 
     let mut pace = Pace { per_second: config.lists_per_second, began: Instant::now(), sent: 0 };
@@ -248,10 +257,10 @@ pub fn load(
         loaded.lists.push((table.kind.name, n_lists));
     }
     for (table, (_, expected)) in generation.tables.iter().zip(&loaded.lists) {
-        let found = present(&mut link, table, run, config)?;
+        let found = present(&mut link, table, run, config, ttl)?;
         if found != *expected {
-            // Something was evicted, removed or has gone by: the next load writes all of it again.
-            link.delete(&meta)?;
+            // Something was evicted, removed or has gone by.
+            link.note(&meta, "made", ANEW, ttl)?;
             let address = link.address().to_owned();
             return Err(Error::Missing { address, table: table.kind.name, expected: *expected, found });
         }
@@ -263,10 +272,16 @@ pub fn load(
     link.put(&names.current, run)?;
     let previous = link.get(&names.previous)?;
     for old in link.members(&names.generations)? {
-        if old != run && Some(&old) != previous.as_ref() {
+        if old == run || Some(&old) == previous.as_ref() {
+            continue;
+        }
+        if !link.is_cluster() {
             link.remove_all(&format!("{old}:*"))?;
+            loaded.removed.push(old.clone());
+        }
+        // What says how many lists there are was written, or renewed, after the last of them.
+        if link.field(&format!("{old}:meta"), "made")?.is_none() {
             link.forget(&names.generations, &old)?;
-            loaded.removed.push(old);
         }
     }
     loaded.removed.sort();
@@ -294,17 +309,30 @@ pub fn forget(job: &str, users: &BTreeSet<String>, url: &str) -> Result<u64, Err
                 return Err(Error::Missing { address, table: "users to be forgotten", expected: 0, found });
             }
         }
-        // A later load of the run finds fewer lists than it wrote, and would write them again.
-        link.delete(&format!("{run}:meta"))?;
+        // A later load of the run would find fewer lists than were written.
+        let meta = format!("{run}:meta");
+        if link.field(&meta, "made")?.is_some() {
+            link.note(&meta, "made", ANEW, None)?;
+        }
     }
     Ok(removed)
 }
 
+/// As when a generation was made, it has the next load write all lists again.
+const ANEW: &str = "";
+
 /// Users whose lists are removed at a time.
 const FORGOTTEN_AT_A_TIME: usize = 500;
 
-/// How many of a table's lists are in the cache; the rows read are held against the manifest on the way.
-fn present(link: &mut Link, table: &Table, run: &str, config: &Config) -> Result<u64, Error> {
+/// How many of a table's lists are in the cache, which go so many seconds from now on; the rows read are held against
+/// the manifest on the way.
+fn present(
+    link: &mut Link,
+    table: &Table,
+    run: &str,
+    config: &Config,
+    ttl: Option<u64>,
+) -> Result<u64, Error> {
     let mut encoder = Encoder::new(table, run);
     let (mut found, mut rows) = (0, 0);
     let mut keys: Vec<String> = Vec::new();
@@ -313,11 +341,11 @@ fn present(link: &mut Link, table: &Table, run: &str, config: &Config) -> Result
         rows += list.rows.num_rows() as u64;
         keys.push(encoder.key(&list.key));
         if keys.len() == usize::from(config.batch.0) {
-            found += link.count(&keys)?;
+            found += link.renew(&keys, ttl)?;
             keys.clear();
         }
     }
-    found += link.count(&keys)?;
+    found += link.renew(&keys, ttl)?;
     if rows == table.rows {
         return Ok(found);
     }

@@ -72,8 +72,8 @@ fn a_failure_of_the_receiver_ends_the_load() {
 
 #[test]
 fn a_redis_that_is_not_there_is_said_without_the_password() {
-    let generation =
-        Generation { job: "night".to_owned(), run_id: "night-2026-11-21-1".to_owned(), tables: Vec::new() };
+    let run_id = "night-2026-11-21-1".to_owned();
+    let generation = Generation { job: "night".to_owned(), run_id, made: String::new(), tables: Vec::new() };
     let result = load(&generation, "redis://user:secret@127.0.0.1:1/0", &Config::default(), &mut |_| {});
     let error = result.unwrap_err();
     assert!(matches!(&error, Error::Redis { action: "connect", address, .. } if address == "127.0.0.1:1"));

@@ -99,9 +99,16 @@ pub(super) fn export(args: &ExportArgs) -> Result<String, Error> {
         };
     };
     let partial = path.with_added_extension("partial");
-    let mut file = std::io::BufWriter::new(disk::create(&partial).map_err(failed)?);
-    let n_lists = pipeline::serve::export(&job, &args.table, run, &mut file)?;
-    file.get_ref().sync_all().map_err(failed)?;
-    std::fs::rename(&partial, path).map_err(failed)?;
+    let written = || -> Result<u64, Error> {
+        let mut file = std::io::BufWriter::new(disk::create(&partial).map_err(failed)?);
+        let n_lists = pipeline::serve::export(&job, &args.table, run, &mut file)?;
+        file.get_ref().sync_all().map_err(failed)?;
+        std::fs::rename(&partial, path).map_err(failed)?;
+        Ok(n_lists)
+    };
+    let n_lists = written().inspect_err(|_| {
+        // What was written so far is nothing; where it cannot be removed either, the first error says more.
+        let _ = std::fs::remove_file(&partial);
+    })?;
     Ok(format!("{n_lists} lists in {}\n", path.display()))
 }

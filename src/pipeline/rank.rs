@@ -5,6 +5,7 @@ use std::path::Path;
 use rayon::prelude::*;
 use serde_json::json;
 
+use crate::behavior::EVERYBODY;
 use crate::error::Error;
 use crate::lake::table::{self, Layout};
 use crate::lake::{self};
@@ -47,6 +48,7 @@ impl Night<'_> {
                 items: night.item_ids(&ids),
                 titles: catalog.titles.clone(),
                 verbs: night.job.spec.behavior.verbs(),
+                segments: learned.history.common_segments(night.job.spec.privacy.min_users),
             };
             let popular = popular::list(&learned.history, &catalog.eligible, config.top_k.get());
             let mut writers = BucketWriters::new(folder, night.job.spec.publish.buckets.0);
@@ -70,7 +72,10 @@ impl Night<'_> {
             let n_warm = order.iter().filter(|user| is_known(**user)).count();
             let flops = 2.0 * (n_warm * fusion.n_eligible() * fusion.items().n_cols()) as f64;
             let note = format!("{n_rows} rows for {n_listed} users, lists for {n_queries} queries");
-            let facts = json!({ "rows": n_rows, "users": n_listed, "queries": n_queries, "flops": flops });
+            let buckets = night.job.spec.publish.buckets.0;
+            let facts = json!({
+                "rows": n_rows, "users": n_listed, "queries": n_queries, "buckets": buckets, "flops": flops
+            });
             Ok(Report { facts, note })
         })
     }
@@ -169,15 +174,17 @@ impl Night<'_> {
 }
 
 /// What turns indices into published values.
-struct Tables {
+struct Tables<'a> {
     users: IdColumn,
     items: IdColumn,
     titles: arrow::array::StringArray,
     /// What a user did, by the strength of it.
     verbs: Vec<String>,
+    /// What segments are called, where they may be.
+    segments: Vec<Option<&'a str>>,
 }
 
-impl Tables {
+impl Tables<'_> {
     fn name(&self, item: u32) -> String {
         use arrow::array::Array;
         let at = item as usize;
@@ -202,10 +209,11 @@ impl Tables {
                 (format!("often follows {}, which you {}", self.name(item), verb(item)), Some(item))
             }
             Reason::Popular { segment } => {
-                (format!("popular with {} users", history.segment_names[segment as usize]), None)
+                let who = self.segments.get(segment as usize).copied().flatten().unwrap_or(EVERYBODY);
+                (format!("popular with {who} users"), None)
             }
             Reason::Searched => ("resembles what you searched for".to_owned(), None),
-            Reason::PopularWithAll => ("popular with all users".to_owned(), None),
+            Reason::PopularWithAll => (format!("popular with {EVERYBODY} users"), None),
         }
     }
 }
@@ -225,7 +233,7 @@ impl BucketWriters {
 
     fn write(
         &mut self,
-        tables: &Tables,
+        tables: &Tables<'_>,
         history: &History,
         users: &[u32],
         lists_of: &[Vec<Ranked>],
@@ -261,7 +269,7 @@ impl BucketWriters {
     }
 
     /// Completes the files; where there is no row, one empty file still says what the columns are.
-    fn finish(mut self, tables: &Tables, history: &History) -> Result<(), Error> {
+    fn finish(mut self, tables: &Tables<'_>, history: &History) -> Result<(), Error> {
         if self.writers.iter().all(Option::is_none) {
             let none = recommendations(tables, history, &[], std::iter::empty())?;
             self.writers[0] = Some(self.open(0, &none)?);
@@ -283,7 +291,7 @@ impl BucketWriters {
 }
 
 fn recommendations(
-    tables: &Tables,
+    tables: &Tables<'_>,
     history: &History,
     rows: &[(u32, &Ranked)],
     lengths: impl Iterator<Item = usize>,

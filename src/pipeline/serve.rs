@@ -51,8 +51,12 @@ pub fn load(
         let record = manifest.tables.get(kind.name)?;
         Some(Table { kind: *kind, folder: run.info.folder.join(kind.name), rows: record.rows })
     });
-    let generation =
-        Generation { job: job.spec.name.0.clone(), run_id: run.info.id.clone(), tables: tables.collect() };
+    let generation = Generation {
+        job: job.spec.name.0.clone(),
+        run_id: run.info.id.clone(),
+        made: manifest.finished_at.clone(),
+        tables: tables.collect(),
+    };
     on_event(Event::Started { stage: "load" });
     let loaded = cache::load(&generation, url, &job.spec.cache, &mut |progress| {
         let of =
@@ -88,8 +92,13 @@ pub fn load(
 pub fn lookup(job: &Job, user: &str) -> Result<String, Error> {
     let user = &job.access.pseudonym(user);
     let current = current(job)?;
-    let table = job.place.root().join(&current.path).join("recommendations");
-    let place = format!("bucket={:02}", bucket(user, job.spec.publish.buckets.0));
+    let folder = job.place.root().join(&current.path);
+    let table = folder.join("recommendations");
+    let manifest = publish::read_manifest(&folder)?.unwrap_or_default();
+    // The job's own number may have changed since.
+    let buckets = manifest.facts.get("rank").and_then(|facts| facts["buckets"].as_u64());
+    let buckets = buckets.map_or(job.spec.publish.buckets.0, |buckets| buckets as u16);
+    let place = format!("bucket={:02}", bucket(user, buckets));
     job.place.fetch(&table.join(&place))?;
     let likely =
         |file: &Path| file.parent().and_then(Path::file_name).is_some_and(|folder| folder == place.as_str());

@@ -62,9 +62,13 @@ fn every_list_is_in_the_cache_before_readers_are_switched_and_old_ones_go() {
     assert!(value.starts_with(&format!("[\"{}\"", item[2])), "{value}");
     assert!(redis.keys("night-2026-11-21-1:q:") > 10 && redis.keys("night-2026-11-21-1:p:") > 1);
 
-    // Once more: all is there, nothing is written.
+    // Once more: all is there, nothing is written, and it stays as long as if it had been.
+    for key in redis.ask::<Vec<String>>(&["KEYS", "night-2026-11-21-1:u:*"]) {
+        redis.ask::<u64>(&["EXPIRE", &key, "100"]);
+    }
     let again = load(&shop, &redis.url(), &[]);
     assert!(again.contains("0.0 MiB of values"), "{again}");
+    assert_loaded(&redis, &first);
 
     shop.run(&["--set", "ranking.top_k=7"]);
     load(&shop, &redis.url(), &["--set", "cache.batch=7"]);
@@ -118,6 +122,12 @@ fn a_load_that_was_killed_goes_on_and_lists_that_were_lost_are_noticed() {
         text.contains(&format!("recommendations: expected {n_users} lists; found {}", n_users - 1)),
         "{text}"
     );
+    assert!(load(&shop, &url, &[]).contains("; 0 were there before"));
+    assert_loaded(&redis, &run);
+    // A run of the same name is another once the output was removed.
+    std::fs::remove_dir_all(shop.path("out")).expect("the output");
+    let run = shop.run(&["--set", "ranking.weights={ popularity = 1.0 }"]);
+    assert!(run.ends_with("night-2026-11-21-1"));
     assert!(load(&shop, &url, &[]).contains("; 0 were there before"));
     assert_loaded(&redis, &run);
     // Another layout writes all values again.
@@ -182,6 +192,23 @@ fn a_cluster_takes_lists_and_lets_them_go_by_their_time() {
     assert_loaded(&redis, &run);
     let output = shop.lamplighter(&["load", "job.toml", &url, "--set", "cache.ttl_hours=0"]);
     assert_eq!(output.status.code(), Some(2));
+
+    // Two loads later it is nobody's, but still there: who is to be forgotten is taken out of it too.
+    for _ in 0..2 {
+        shop.run(&[]);
+        assert!(!load(&shop, &url, &[]).contains("removed"));
+    }
+    let user = lists(&run).into_keys().next().expect("a user");
+    let key = format!("night-2026-11-21-1:u:{user}");
+    assert_eq!(redis.ask::<u64>(&["EXISTS", &key]), 1);
+    let forgotten = shop.lamplighter(&["forget", "job.toml", &user, "--cache", &url]);
+    assert!(forgotten.status.success(), "{}", String::from_utf8_lossy(&forgotten.stderr));
+    assert_eq!(redis.ask::<u64>(&["EXISTS", &key]), 0);
+    // Once its time is over it is no generation any more.
+    redis.ask::<u64>(&["DEL", "night-2026-11-21-1:meta"]);
+    load(&shop, &url, &[]);
+    let generations = redis.ask::<Vec<String>>(&["SMEMBERS", "night:generations"]);
+    assert!(!generations.contains(&"night-2026-11-21-1".to_owned()), "{generations:?}");
 }
 
 #[test]
@@ -274,5 +301,7 @@ fn lists_are_exported_as_json_lines() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let similar = parsed(&std::fs::read_to_string(shop.path("similar.jsonl")).expect("a file"));
     assert!(similar.len() > 100 && similar.iter().all(|line| line["relation"].is_string()));
-    assert_eq!(shop.lamplighter(&["export", "job.toml", "metrics"]).status.code(), Some(2));
+    let refused = shop.lamplighter(&["export", "job.toml", "metrics", "--out", "metrics.jsonl"]);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(!shop.path("metrics.jsonl.partial").exists() && !shop.path("metrics.jsonl").exists());
 }
