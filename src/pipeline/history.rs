@@ -121,6 +121,16 @@ impl History {
         })
     }
 
+    /// What each segment is called where others than its users read it: nothing where these are fewer.
+    pub(super) fn common_segments(&self, min_users: u32) -> Vec<Option<&str>> {
+        let mut n_users = vec![0_u32; self.segment_names.len()];
+        for segment in &self.segments {
+            n_users.get_mut(*segment as usize).into_iter().for_each(|n| *n += 1);
+        }
+        let named = n_users.iter().zip(&self.segment_names);
+        named.map(|(n, name)| (*n >= min_users).then_some(name.as_str())).collect()
+    }
+
     /// What a window that holds out pairs of users and items may see of the whole history: `kept`.
     pub(super) fn of_kept(mut self, behavior: &Path, window: &str, kept: Csr) -> Result<Self, Error> {
         (self.segments, self.segment_names) = segments(behavior, window, kept.n_rows())?;

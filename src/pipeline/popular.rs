@@ -51,11 +51,9 @@ pub(super) fn write(
     eligible: &[bool],
     (top_k, min_users): (usize, u32),
 ) -> Result<(), Error> {
-    let n_users = |segment: usize| history.segments.iter().filter(|of| **of as usize == segment).count();
-    let segments = history.segment_names.iter().enumerate();
-    let segments = segments.filter(|(segment, _)| n_users(*segment) >= min_users as usize);
+    let segments = history.common_segments(min_users).into_iter().enumerate();
     let mut named: Vec<(&str, Vec<f32>)> =
-        segments.map(|(segment, name)| (name.as_str(), weights(history, Some(segment)))).collect();
+        segments.filter_map(|(segment, name)| Some((name?, weights(history, Some(segment))))).collect();
     named.push((EVERYBODY, weights(history, None)));
     named.sort_by_key(|(name, _)| *name);
     let (mut segments, mut lengths, mut listed, mut scores) =

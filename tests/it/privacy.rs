@@ -140,6 +140,10 @@ fn nothing_is_made_of_users_who_have_not_agreed_and_their_events_are_counted() {
 #[test]
 fn nothing_published_stands_for_fewer_users_than_the_floor() {
     let shop = Shop::new(5_000, 0.0);
+    shop.replace(
+        "weights = { factors = 1.0, popularity = 0.1, history = 0.5 }",
+        "weights = { popularity = 1.0 }",
+    );
     let (bare, floor) = (shop.run(&["--set", "output=bare"]), shop.run(&["--set", "privacy.min_users=100"]));
     let column = |run: &Path, table: &str, name: &str| -> Vec<String> {
         rows(&run.join(table), &[name]).into_iter().map(|row| row[0].clone()).collect()
@@ -153,6 +157,13 @@ fn nothing_published_stands_for_fewer_users_than_the_floor() {
     let common = n_users.iter().filter(|(_, n)| **n >= 100).map(|(segment, _)| segment.clone());
     assert_eq!(segments, common.chain(["all".to_owned()]).collect());
     assert_eq!(column(&floor, "user_profiles", "segment").into_iter().collect::<BTreeSet<_>>(), segments);
+    let said = |run: &Path| -> BTreeSet<String> {
+        let reasons = column(run, "recommendations", "reason").into_iter();
+        let of =
+            |reason: String| reason.strip_prefix("popular with ")?.strip_suffix(" users").map(str::to_owned);
+        reasons.filter_map(of).collect()
+    };
+    assert!(said(&floor).is_subset(&segments) && !said(&bare).is_subset(&segments), "{:?}", said(&bare));
 
     for name in ["terms", "brands", "categories"] {
         let mut named: BTreeMap<String, usize> = BTreeMap::new();
