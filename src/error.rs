@@ -141,14 +141,6 @@ pub enum Error {
         /// The job.
         job: String,
     },
-    /// The output belongs to another job.
-    #[error("{}: expected an output of this job's own; found that its CURRENT is of the job `{theirs}`", output.display())]
-    OtherJob {
-        /// The output folder.
-        output: PathBuf,
-        /// The job that publishes there.
-        theirs: String,
-    },
     /// The gate refused the night; the run is complete and nobody loads it.
     #[error(
         "run {run_id} is complete but not published: the gate's limits do not all hold{compared_with}{findings}"
@@ -183,12 +175,13 @@ impl Error {
                 | publish::Error::LockLost { .. }
                 | publish::Error::Store(lake::store::Error::Lost { .. }),
             ) => 4,
-            // A store that is away for a moment may be back for the next try.
+            // A store or hub that is away for a moment may be back for the next try.
             Self::Input {
                 source: lake::input::Error::Store(lake::store::Error::Refused { passing: true, .. }),
                 ..
             }
             | Self::Output(lake::store::Error::Refused { passing: true, .. })
+            | Self::Model(encoder::Error::Hub { .. })
             | Self::ModelStore(
                 lake::store::Error::Refused { passing: true, .. }
                 | lake::store::Error::Lost { .. }
@@ -202,7 +195,7 @@ impl Error {
             | Self::ModelStore(_)
             | Self::Table { .. }
             | Self::Usage { .. }
-            | Self::OtherJob { .. }
+            | Self::Publish(publish::Error::OtherJob { .. })
             | Self::NoSuchRun { .. }
             | Self::Cache(cache::Error::Url(_) | cache::Error::NoTtl)
             | Self::Lake(lake::Error::Input(_) | lake::Error::Refused { .. })
@@ -301,7 +294,7 @@ impl Error {
             Self::Model(encoder::Error::Hub { .. } | encoder::Error::MissingFile { .. }) => {
                 "texts can be compared by their words, without a model: leave [encoder] out, or set encoder.kind = \"words\"".to_owned()
             }
-            Self::OtherJob { .. } => "give each job a folder: output = \"../out/this-job\"".to_owned(),
+            Self::Publish(publish::Error::OtherJob { .. }) => "give each job a folder: output = \"../out/this-job\"".to_owned(),
             Self::Cache(cache::Error::Redis { .. }) => {
                 "readers take the lists they took before; the same command goes on where this one stopped".to_owned()
             }
@@ -329,6 +322,16 @@ mod tests {
         let source = std::io::Error::from(std::io::ErrorKind::PermissionDenied);
         let error = Error::Publish(publish::Error::Io { action: "write", path: "out".into(), source });
         assert_eq!(error.hint(), None);
+    }
+
+    #[test]
+    fn a_hub_that_is_away_may_be_back_for_the_next_try() {
+        let source = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+        let source = Box::new(hf_hub::api::sync::ApiError::IoError(source));
+        let error = encoder::Error::Hub { model: "org/name".to_owned(), file: "config.json", source };
+        let error = Error::Model(error);
+        assert_eq!(error.exit_code(), 1);
+        assert!(error.hint().unwrap().contains("by their words"));
     }
 
     #[test]

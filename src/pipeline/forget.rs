@@ -5,8 +5,7 @@ use std::collections::BTreeSet;
 use crate::cache;
 use crate::error::Error;
 use crate::job::Job;
-
-use super::current_is_ours;
+use crate::publish;
 
 /// Takes users out of every run, and out of a Redis where one is given, and says what was found where.
 ///
@@ -16,7 +15,7 @@ pub fn forget(job: &Job, users: &BTreeSet<String>, url: Option<&str>) -> Result<
     if users.is_empty() {
         return Err(Error::Usage { problem: "expected users to forget; found none".to_owned() });
     }
-    current_is_ours(job)?;
+    publish::current(&job.place, &job.spec.name.0)?;
     let users = &users.iter().map(|user| job.access.pseudonym(user)).collect();
     let output = super::locked(job)?;
     let forgotten = output.forget(users)?;

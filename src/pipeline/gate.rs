@@ -32,6 +32,8 @@ pub(super) struct Base {
 struct Facts {
     measured: Measured,
     compared: Option<Compared>,
+    /// Why rows could not be compared.
+    problem: Option<String>,
 }
 
 /// What the manifest says of the gate.
@@ -56,23 +58,26 @@ impl Night<'_> {
         let base = self.base()?;
         let config = self.job.spec.gate.clone();
         let until = last_complete_day(self.date, Utc::now());
-        let base_id = base.as_ref().map_or("", |base| base.manifest.run_id.as_str());
+        let base_id = base.as_ref().map_or(String::new(), |base| base.manifest.run_id.clone());
         let fingerprint = self
             .fingerprint("gate", &["behavior", "catalog", "encode", "rank", "evaluate"])
-            .add("base", base_id)
+            .add("base", &base_id)
             .add("until", &until.to_string())
             .add("overlap_k", &config.overlap_k.to_string());
         self.stage("gate", fingerprint.hex(), |night, _| {
             let measured = night.measure(until)?;
-            let compared = base.as_ref().map(|base| match night.compare(base, config.overlap_k) {
-                Ok(compared) => compared,
-                // A damaged run must not keep every later one from being published.
-                Err(error) => {
-                    let run_id = &base.manifest.run_id;
-                    night.warn(format!("the gate compares no rows with run {run_id}: {error}"));
+            let mut problem = None;
+            let compared = base.as_ref().map(|base| -> Result<Compared, Error> {
+                // A store that is away is no damage: the next attempt compares.
+                night.job.place.fetch(&base.folder.join("recommendations"))?;
+                night.job.place.fetch(&base.folder.join("item_embeddings"))?;
+                Ok(night.compare(base, config.overlap_k).unwrap_or_else(|error| {
+                    // A damaged run must not keep every later one from being published.
+                    problem = Some(error.to_string());
                     Compared::default()
-                }
+                }))
             });
+            let compared = compared.transpose()?;
             let note = match (&base, &compared) {
                 (Some(base), Some(compared)) => {
                     let shared =
@@ -81,9 +86,12 @@ impl Night<'_> {
                 }
                 _ => "no run to compare with: absolute limits only".to_owned(),
             };
-            Ok(Report { facts: json!(Facts { measured, compared }), note })
+            Ok(Report { facts: json!(Facts { measured, compared, problem }), note })
         })?;
         let tonight: Facts = facts(&self.done["gate"].facts)?;
+        if let Some(problem) = &tonight.problem {
+            self.warn(format!("the gate compares no rows with run {base_id}: {problem}"));
+        }
         // What another version wrote counts where it can be read.
         let before: Option<Facts> =
             base.as_ref().and_then(|base| facts(base.manifest.facts.get("gate")?).ok());
@@ -125,7 +133,7 @@ impl Night<'_> {
     pub(super) fn base(&self) -> Result<Option<Base>, Error> {
         let spec = &self.job.spec;
         let runs = publish::list_runs(&self.job.place, &spec.name.0)?;
-        let current = publish::current(&self.job.place)?;
+        let current = publish::current(&self.job.place, &spec.name.0)?;
         let is_older = |run: &publish::RunInfo| run.date <= self.date && run.id != self.run.id();
         let current =
             runs.iter().find(|run| current.as_ref().is_some_and(|current| current.run_id == run.id));
@@ -244,7 +252,6 @@ impl Night<'_> {
         let lists = |folder: &Path| Lists::open(folder, &["user_id"], &["item_id"]);
         let (tonight, before) =
             (self.folder("rank").join("recommendations"), base.folder.join("recommendations"));
-        self.job.place.fetch(&before)?;
         if before.exists() {
             let mut sum = 0.0;
             for pair in Paired::new(lists(&tonight)?, lists(&before)?) {
@@ -262,7 +269,6 @@ impl Night<'_> {
         }
         let (tonight, before) =
             (self.folder("encode").join("item_embeddings"), base.folder.join("item_embeddings"));
-        self.job.place.fetch(&before)?;
         if tonight.exists() && before.exists() {
             let open = |folder: &Path| Lists::open(folder, &["item_id"], &["embedding"]);
             let (mut sum, mut n_items) = (0.0, 0_u64);

@@ -251,7 +251,8 @@ fn at_night<T>(
     work: impl FnOnce(Night<'_>) -> Result<T, Error>,
 ) -> Result<T, Error> {
     let inputs = check::inputs(job)?;
-    current_is_ours(job)?;
+    // Before there is a lock file in another job's output.
+    crate::publish::current(&job.place, &job.spec.name.0)?;
     let output = locked(job)?;
     work(Night::open(job, &inputs, options, &output, on_event)?)
 }
@@ -307,19 +308,8 @@ fn run_date(job: &Job, options: &Options) -> NaiveDate {
     options.date.or(job.spec.date.map(|date| date.0)).unwrap_or_else(|| Utc::now().date_naive())
 }
 
-/// One output has one `CURRENT`: two jobs there would take it from each other night after night.
-fn current_is_ours(job: &Job) -> Result<(), Error> {
-    match crate::publish::current(&job.place)? {
-        Some(current) if current.job != job.spec.name.0 => {
-            Err(Error::OtherJob { output: job.spec.output.clone(), theirs: current.job })
-        }
-        _ => Ok(()),
-    }
-}
-
 /// The run that readers load.
 fn current(job: &Job) -> Result<Current, Error> {
-    current_is_ours(job)?;
-    let found = crate::publish::current(&job.place)?;
+    let found = crate::publish::current(&job.place, &job.spec.name.0)?;
     found.ok_or_else(|| Error::NoRun { output: job.spec.output.clone() })
 }

@@ -57,17 +57,13 @@ impl Night<'_> {
     pub(super) fn publish(&mut self) -> Result<(), Error> {
         let state =
             if self.is_backfill()? && !self.options.make_current { State::Held } else { State::Published };
-        self.settle(state)?;
-        if state == State::Published {
-            self.retain();
-        }
-        Ok(())
+        self.settle(state)
     }
 
     /// Whether readers load the list of a later night.
     fn is_backfill(&self) -> Result<bool, Error> {
         let spec = &self.job.spec;
-        let current = publish::current(&self.job.place)?;
+        let current = publish::current(&self.job.place, &spec.name.0)?;
         let runs = publish::list_runs(&self.job.place, &spec.name.0)?;
         let loaded = runs.iter().find(|run| current.as_ref().is_some_and(|current| current.run_id == run.id));
         Ok(loaded.is_some_and(|loaded| loaded.date > self.date))
@@ -110,6 +106,7 @@ impl Night<'_> {
             State::Refused | State::Held => self.run.complete(&self.manifest)?,
         }
         self.state = Some(state);
+        self.retain();
         Ok(())
     }
 

@@ -4,7 +4,7 @@ use crate::error::Error;
 use crate::job::Job;
 use crate::publish::{self, Manifest, RunInfo, State};
 
-use super::{current, current_is_ours};
+use super::current;
 
 /// A run and what its manifest says.
 pub(super) struct Listed {
@@ -42,8 +42,7 @@ impl Listed {
 
 /// A job's runs, oldest first.
 pub(super) fn listed(job: &Job) -> Result<Vec<Listed>, Error> {
-    current_is_ours(job)?;
-    let current = publish::current(&job.place)?;
+    let current = publish::current(&job.place, &job.spec.name.0)?;
     let runs = publish::list_runs(&job.place, &job.spec.name.0)?;
     runs.into_iter()
         .map(|info| {

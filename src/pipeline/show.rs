@@ -14,7 +14,7 @@ use crate::{behavior, catalog};
 
 use super::current;
 use super::roofline;
-use super::runs::Listed;
+use super::runs::{Listed, named};
 
 /// A user's profile and list.
 ///
@@ -85,13 +85,9 @@ pub fn query(job: &Job, words: &str, k: usize) -> Result<String, Error> {
 /// # Errors
 /// If nothing is published, or there is no such run.
 pub fn run(job: &Job, run_id: Option<&str>) -> Result<String, Error> {
-    let run_id = match run_id {
-        Some(run_id) => run_id.to_owned(),
-        None => current(job)?.run_id,
-    };
-    let folder = job.place.root().join("runs").join(&run_id);
-    let manifest = publish::read_manifest(&folder)?
-        .ok_or_else(|| Error::NoSuchRun { run_id, job: job.spec.name.0.clone() })?;
+    current(job)?;
+    let run = named(job, run_id.unwrap_or("CURRENT"))?;
+    let manifest = run.manifest.ok_or(publish::Error::Incomplete { run_id: run.info.id })?;
     Ok(describe(&manifest))
 }
 

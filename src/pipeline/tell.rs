@@ -46,7 +46,7 @@ impl Told {
             }
             _ => None,
         };
-        let current = crate::publish::current(&job.place).ok().flatten();
+        let current = crate::publish::current(&job.place, &job.spec.name.0).ok().flatten();
         let ended = Ended {
             job: &job.spec.name.0,
             at_s: Utc::now().timestamp(),

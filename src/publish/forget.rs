@@ -46,6 +46,7 @@ impl Output {
     pub fn forget(&self, users: &BTreeSet<String>) -> Result<Forgotten, Error> {
         let mut forgotten = Forgotten::default();
         let place = self.place();
+        self.sweep()?;
         place.forget_others("")?;
         place.fetch(&place.root().join("runs"))?;
         for run in list_runs(place, self.job())? {

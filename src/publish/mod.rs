@@ -99,6 +99,14 @@ pub enum Error {
         /// What it says of its holder.
         holder: String,
     },
+    /// One output has one `CURRENT`: two jobs there would take it from each other night after night.
+    #[error("{}: expected an output of this job's own; found that its CURRENT is of the job `{theirs}`", output.display())]
+    OtherJob {
+        /// The output.
+        output: PathBuf,
+        /// The job that publishes there.
+        theirs: String,
+    },
     /// A lock that was held was taken by somebody else: it was not renewed in time.
     #[error("{}: another run of this job has taken the lock, which could not be renewed in time", path.display())]
     LockLost {

@@ -114,6 +114,7 @@ impl Output {
     /// # Errors
     /// If folders cannot be read or made.
     pub fn start(&self, date: NaiveDate) -> Result<Run, Error> {
+        self.sweep()?;
         let mut runs = list_runs(&self.place, &self.job)?;
         runs.extend(self.unsent(&runs)?);
         let newest = runs.iter().filter(|run| run.date == date).max_by_key(|run| run.attempt);
@@ -137,6 +138,19 @@ impl Output {
         let earlier = runs.into_iter().rev().filter(|run| run.id != id).map(|run| run.folder).collect();
         let (place, lease, job) = (self.place.clone(), self.lease.clone(), self.job.clone());
         Ok(Run { place, lease, job, id, resumed, earlier })
+    }
+
+    /// Removes what killed processes of the job left: temporary files, and runs that were on their way out.
+    pub(super) fn sweep(&self) -> Result<(), Error> {
+        for path in entries(&self.place.root().join("runs"))? {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let of_run = name.strip_prefix(REMOVED).unwrap_or(&name);
+            if parse_run_id(of_run, &self.job).is_some() {
+                let is_run = of_run == name;
+                remove(&if is_run { path.join(SCRATCH) } else { path })?;
+            }
+        }
+        Ok(())
     }
 
     /// Runs that this machine began and of which a store has nothing yet.
@@ -190,13 +204,9 @@ impl Output {
     /// If a folder cannot be read or removed; a run is in its place or not at all.
     pub fn retain(&self, keep: usize) -> Result<Vec<String>, Error> {
         let folder = self.place.root().join("runs");
-        for path in entries(&folder)? {
-            // What an earlier call was killed over.
-            if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(REMOVED)) {
-                remove(&path)?;
-            }
-        }
-        let Some(current) = current(&self.place)?.filter(|_| keep > 0) else { return Ok(Vec::new()) };
+        let Some(current) = current(&self.place, &self.job)?.filter(|_| keep > 0) else {
+            return Ok(Vec::new());
+        };
         let previous = previous(&self.place, &self.job)?;
         let (mut complete, mut removed) = (0, Vec::new());
         for run in list_runs(&self.place, &self.job)?.into_iter().rev() {
@@ -226,6 +236,8 @@ impl Output {
 
 /// Where a run goes before its files do, so that no reader finds half of one.
 const REMOVED: &str = ".removed-";
+/// Where a run has its temporary files.
+const SCRATCH: &str = ".scratch";
 
 impl Run {
     /// Its name: job, date, attempt.
@@ -248,7 +260,7 @@ impl Run {
     /// # Errors
     /// If it cannot be made.
     pub fn scratch(&self) -> Result<PathBuf, Error> {
-        let scratch = self.folder().join(".scratch");
+        let scratch = self.folder().join(SCRATCH);
         remove(&scratch)?;
         create_folder(&scratch)?;
         Ok(scratch)
@@ -295,7 +307,7 @@ impl Run {
     /// If a table is not as the manifest counts it, or the disk refuses.
     pub fn complete(&self, manifest: &Manifest) -> Result<(), Error> {
         let folder = self.folder();
-        remove(&folder.join(".scratch"))?;
+        remove(&folder.join(SCRATCH))?;
         verify(&Place::folder(self.place.root()), &folder, manifest)?;
         let manifest = Manifest { build: built_for(), ..manifest.clone() };
         still_held(self.lease.as_deref())?;
@@ -318,6 +330,8 @@ impl Run {
 /// Names a complete run in `CURRENT`.
 fn switch(place: &Place, lease: Option<&Lease>, job: &str, run_id: &str) -> Result<(), Error> {
     still_held(lease)?;
+    // Another job's first night, which has another lock, may have ended meanwhile.
+    current(place, job)?;
     let current = Current {
         run_id: run_id.to_owned(),
         path: format!("runs/{run_id}"),
@@ -352,9 +366,14 @@ fn verify(place: &Place, folder: &Path, manifest: &Manifest) -> Result<(), Error
 /// The run that readers load, if any has been published.
 ///
 /// # Errors
-/// If `CURRENT` is there and cannot be read.
-pub fn current(place: &Place) -> Result<Option<Current>, Error> {
-    place.current()
+/// If `CURRENT` is there and cannot be read, or is of another job.
+pub fn current(place: &Place, job: &str) -> Result<Option<Current>, Error> {
+    match place.current()? {
+        Some(current) if current.job != job => {
+            Err(Error::OtherJob { output: place.shown(place.root()), theirs: current.job })
+        }
+        current => Ok(current),
+    }
 }
 
 /// A job's runs, oldest first; attempts are ordered as numbers.
@@ -391,7 +410,7 @@ const PINNED: &str = "pinned";
 /// # Errors
 /// If a folder or a manifest cannot be read.
 pub fn previous(place: &Place, job: &str) -> Result<Option<RunInfo>, Error> {
-    let Some(current) = current(place)? else { return Ok(None) };
+    let Some(current) = current(place, job)? else { return Ok(None) };
     let mut older = list_runs(place, job)?;
     let place = older.iter().position(|run| run.id == current.run_id).unwrap_or(older.len());
     older.truncate(place);

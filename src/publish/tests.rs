@@ -46,7 +46,7 @@ fn finish(run: &Run, stage: &str, fingerprint: &str, values: &[i64]) -> DoneStag
 /// A run that a reader can load: complete, its tables as its manifest counts them.
 #[track_caller]
 fn assert_whole(root: &Path, run_id: &str) {
-    let current = current(&Place::folder(root)).unwrap().unwrap();
+    let current = current(&Place::folder(root), "nightly").unwrap().unwrap();
     assert_eq!(current.run_id, run_id);
     let folder = root.join(&current.path);
     let manifest = read_manifest(&folder).unwrap().unwrap();
@@ -82,7 +82,10 @@ fn attempts_count_up_as_numbers_and_an_unfinished_run_goes_on() {
     let again = output.start(date(21)).unwrap();
     assert_eq!((again.id(), again.resumed()), ("nightly-2026-11-21-11", true));
     assert_eq!(output.start(date(22)).unwrap().id(), "nightly-2026-11-22-1");
-    assert_eq!(current(&Place::folder(folder.path())).unwrap().unwrap().run_id, "nightly-2026-11-21-10");
+    assert_eq!(
+        current(&Place::folder(folder.path()), "nightly").unwrap().unwrap().run_id,
+        "nightly-2026-11-21-10"
+    );
     let runs = list_runs(&Place::folder(folder.path()), "nightly").unwrap();
     assert_eq!(runs[9].attempt, 10);
     assert!(runs[9].complete && !runs[10].complete);
@@ -244,6 +247,44 @@ fn a_resumed_run_keeps_complete_stages_and_no_table_of_before() {
     assert_eq!(names(&again.folder()), ["stages"]);
     assert_eq!(names(&again.folder().join("stages")), ["rank"]);
     done(&again, "rank", "f1");
+}
+
+#[test]
+fn what_killed_processes_left_goes_when_the_next_run_starts_or_somebody_is_forgotten() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = Output::open(&Place::folder(folder.path()), "nightly", 60).unwrap();
+    let runs = folder.path().join("runs");
+    let leave = || {
+        let scratch = output.start(date(21)).unwrap().scratch().unwrap();
+        fs::write(scratch.join("spilled"), "rows").unwrap();
+        let removed = runs.join(".removed-nightly-2026-11-19-1");
+        fs::create_dir_all(&removed).unwrap();
+        write_rows(&removed.join("table/a.parquet"), &[1]);
+        let foreign = runs.join("weekly-2026-11-21-1/.scratch");
+        fs::create_dir_all(&foreign).unwrap();
+        (scratch, removed, foreign)
+    };
+    for sweep in [&|| output.start(date(22)).map(|_| ()) as Result<(), Error>, &|| {
+        output.forget(&["somebody".to_owned()].into()).map(|_| ())
+    }] as [&dyn Fn() -> Result<(), Error>; 2]
+    {
+        let (scratch, removed, foreign) = leave();
+        sweep().unwrap();
+        assert!(!scratch.exists() && !removed.exists() && foreign.exists());
+    }
+}
+
+#[test]
+fn an_output_that_has_become_another_jobs_is_left_to_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = Place::folder(folder.path());
+    let (ours, theirs) =
+        (Output::open(&place, "nightly", 60).unwrap(), Output::open(&place, "weekly", 60).unwrap());
+    let run = ours.start(date(21)).unwrap();
+    theirs.start(date(21)).unwrap().publish(&Manifest::default()).unwrap();
+    let refused = run.publish(&Manifest::default());
+    assert!(matches!(refused, Err(Error::OtherJob { theirs, .. }) if theirs == "weekly"));
+    assert_eq!(current(&place, "weekly").unwrap().unwrap().run_id, "weekly-2026-11-21-1");
 }
 
 /// One night in the steps between which it can be killed; stops after so many of them, and says

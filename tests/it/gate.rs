@@ -153,6 +153,15 @@ fn old_runs_go_and_pinned_ones_stay() {
     }
     assert_eq!(names(), ["night-2026-11-21-1", "night-2026-11-21-3", "night-2026-11-21-4"]);
     assert!(shop.current().ends_with("night-2026-11-21-4"));
+    // Refused ones are kept no longer than others, and those that readers load or may go back to stay.
+    for _ in 0..4 {
+        assert_eq!(
+            night(&shop, "2026-11-21", &[&keep[..], &["--set", "gate.min_users=100000"]].concat()).0,
+            Some(3)
+        );
+    }
+    let kept = ["1", "3", "4", "7", "8"].map(|attempt| format!("night-2026-11-21-{attempt}"));
+    assert_eq!(names(), kept);
     // What stages were taken over from a run that is gone is whole.
     let current = shop.current();
     assert_eq!(
@@ -169,13 +178,22 @@ fn a_damaged_run_in_current_does_not_keep_later_ones_from_being_published() {
     std::fs::write(&file, "no Parquet").expect("a file");
     let (code, said) = night(&shop, "2026-11-21", &["--set", "ranking.top_k=19", "--log-format", "json"]);
     assert_eq!(code, Some(0), "{said}");
-    assert!(said.contains("the gate compares no rows with run night-2026-11-21-1"), "{said}");
+    let unread = "the gate compares no rows with run night-2026-11-21-1";
+    assert!(said.contains(unread), "{said}");
     // Every line of the log says which run it is of.
     for line in said.lines() {
         let line: serde_json::Value = serde_json::from_str(line).expect("JSON");
         assert_eq!(line["span"]["id"], "night-2026-11-21-2", "{line}");
     }
     assert!(shop.current().ends_with("night-2026-11-21-2"));
+
+    // Stage by stage, the manifest says so too.
+    std::fs::write(shop.current().join("recommendations/bucket=00/part.parquet"), "no Parquet")
+        .expect("a file");
+    assert_eq!(night(&shop, "2026-11-21", &["--stage", "gate"]).0, Some(0));
+    assert_eq!(night(&shop, "2026-11-21", &["--stage", "publish"]).0, Some(0));
+    let warnings = manifest(&shop.current())["warnings"].to_string();
+    assert!(warnings.contains(&unread.replace("21-1", "21-2")), "{warnings}");
 }
 
 #[test]

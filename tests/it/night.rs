@@ -158,7 +158,10 @@ fn people_can_look_at_what_was_published() {
     assert!(
         said(&["sql", "job.toml", "SELECT run_id FROM runs WHERE current"]).contains("night-2026-11-21-1")
     );
-    assert!(said(&["show", "run", "job.toml"]).contains("recommendations"));
+    let whole = said(&["show", "run", "job.toml"]);
+    assert!(whole.contains("recommendations"));
+    assert_eq!(said(&["show", "run", "job.toml", "CURRENT"]), whole);
+    assert_eq!(shop.lamplighter(&["show", "run", "job.toml", "../runs"]).status.code(), Some(2));
     let none = shop.lamplighter(&["show", "user", "job.toml", &user, "-k", "0"]);
     assert_eq!(none.status.code(), Some(2));
 }
