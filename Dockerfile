@@ -6,6 +6,7 @@ COPY Cargo.toml Cargo.lock rust-toolchain.toml ./
 COPY src src
 COPY sql sql
 COPY tests tests
+COPY benches benches
 RUN CARGO_TARGET_DIR=/target cargo build --release --locked && strip /target/release/lamplighter
 
 FROM debian:bookworm-slim

@@ -52,11 +52,43 @@ fn the_crontab_publishes_a_night_tries_again_what_may_help_and_nothing_else() {
     std::fs::rename(shop.path("out/aside"), &runs).expect("runs");
     assert_eq!(std::fs::metadata(&runs).expect("runs").permissions().mode(), old.mode());
 
+    // A night that was killed has no exit code of its own: here a `lamplighter` that is killed the first time.
+    let killed = shop.path("bin/lamplighter");
+    std::fs::create_dir_all(killed.parent().expect("a folder")).expect("a folder");
+    let real = env!("CARGO_BIN_EXE_lamplighter");
+    let script = format!("#!/bin/sh\n[ -e killed ] && exec {real} \"$@\"\ntouch killed\nkill -9 $$\n");
+    std::fs::write(&killed, script).expect("a script");
+    std::fs::set_permissions(&killed, std::fs::Permissions::from_mode(0o755)).expect("a script");
+    let path = format!("{}:/usr/bin:/bin", shop.path("bin").display());
+    let output = night(&shop, &[("PATH", &path)]);
+    assert_eq!(output.status.code(), Some(0), "{}", log());
+    assert!(shop.path("killed").exists() && shop.current().ends_with("night-2026-11-21-2"));
+
     // What no retry helps is tried once.
     shop.replace("rank = 16", "rnak = 16");
     let output = night(&shop, &[]);
     assert_eq!(output.status.code(), Some(2), "{}", log());
     assert_eq!(log().matches("unknown field `rnak`").count(), 1, "{}", log());
+}
+
+#[test]
+fn the_image_is_built_from_everything_that_the_package_names() {
+    let read = |name: &str| {
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).expect("a file")
+    };
+    let dockerfile = read("Dockerfile");
+    let copied: Vec<&str> =
+        dockerfile.lines().filter_map(|line| line.strip_prefix("COPY ")?.split(' ').next()).collect();
+    // Every target has a path, or one that cargo infers from its name.
+    let package = read("Cargo.toml");
+    let mut paths: Vec<&str> =
+        package.lines().filter_map(|line| line.strip_prefix("path = \"")?.strip_suffix('"')).collect();
+    assert!(package.contains("[[bench]]") && paths.len() > 2, "{paths:?}");
+    paths.extend(["src/main.rs", "benches/kernels.rs"]);
+    for path in paths {
+        let folder = path.split('/').next().expect("a folder");
+        assert!(copied.contains(&folder), "the Dockerfile copies no {folder}, where {path} is");
+    }
 }
 
 #[test]
@@ -72,4 +104,5 @@ fn every_scheduler_knows_the_stages_and_the_exit_codes() {
     assert_eq!(named, lamplighter::pipeline::STAGES);
     assert!(read("cron/lamplighter-nightly.service").contains("RestartPreventExitStatus=2 3 4"));
     assert!(read("kubernetes/cronjob.yaml").contains("values: [2, 3, 4]"));
+    assert!(read("cron/nightly.sh").contains("0 | 2 | 3 | 4) break ;;"));
 }
