@@ -13,7 +13,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, UNIX_EPOCH};
 
 use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path as Key;
@@ -26,6 +26,7 @@ use super::disk;
 
 /// Files that are on their way at once.
 const AT_ONCE: usize = 8;
+const A_DAY: Duration = Duration::from_secs(86_400);
 /// What a file is cut into on its way to a store.
 const PART_BYTES: usize = 8 << 20;
 /// The schemes that name a store.
@@ -257,7 +258,7 @@ impl Store {
         if folder.is_dir() {
             return Ok(folder);
         }
-        let partial = folder.with_added_extension("partial");
+        let partial = folder.with_added_extension(format!("{}.partial", std::process::id()));
         let wanted: Vec<(String, PathBuf)> =
             objects.iter().map(|object| (object.key.clone(), partial.join(&object.key))).collect();
         self.fetch(&wanted)?;
@@ -268,7 +269,14 @@ impl Store {
         let file = |action| move |source| Error::File { action, path: below.to_owned(), source };
         for entry in std::fs::read_dir(below).map_err(file("look into"))? {
             let path = entry.map_err(file("look into"))?.path();
-            let is_older = path != partial
+            // Another process may be at it: what it has fetched is left alone for a day.
+            let is_fetched = |path: &Path| {
+                let changed = path.metadata().and_then(|facts| facts.modified()).ok();
+                path.extension().is_some_and(|extension| extension == "partial")
+                    && changed.and_then(|at| at.elapsed().ok()).is_none_or(|age| age < A_DAY)
+            };
+            let is_older = path != folder
+                && !is_fetched(&path)
                 && path
                     .file_name()
                     .and_then(|name| name.to_str())
@@ -277,7 +285,11 @@ impl Store {
                 std::fs::remove_dir_all(&path).map_err(file("remove from"))?;
             }
         }
-        std::fs::rename(&partial, &folder).map_err(file("rename in"))?;
+        match std::fs::rename(&partial, &folder) {
+            // Another process was faster with the same objects.
+            Err(_) if folder.is_dir() => std::fs::remove_dir_all(&partial).map_err(file("remove from"))?,
+            renamed => renamed.map_err(file("rename in"))?,
+        }
         Ok(folder)
     }
 

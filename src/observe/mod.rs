@@ -76,9 +76,12 @@ impl TryFrom<String> for Receiver {
     type Error = &'static str;
 
     fn try_from(to: String) -> Result<Self, Self::Error> {
-        let host = to.split_once("://").map(|(_, rest)| rest.split('/').next().unwrap_or(""));
-        if host.is_some_and(|host| host.contains('@')) {
+        let rest = to.split_once("://").map(|(_, rest)| rest);
+        if rest.is_some_and(|rest| rest.split('/').next().unwrap_or("").contains('@')) {
             return Err("expected a URL without credentials; found a name or password before its `@`");
+        }
+        if rest.is_some_and(|rest| rest.contains('?')) {
+            return Err("expected a URL without credentials; found a query, which every manifest would have");
         }
         Ok(Self(to))
     }

@@ -15,7 +15,7 @@ use crate::learning::Gain;
 use crate::matrix::{Csr, Dense};
 use crate::ranking::Source;
 use crate::tuning::{self, Block, Trial};
-use crate::{factor, lake, learning, linear, repeat};
+use crate::{factor, lake, learning, linear, publish, repeat};
 
 use super::Event;
 use super::history::History;
@@ -150,7 +150,7 @@ impl Night<'_> {
         }
         let changed = !best.is_empty();
         if changed {
-            write_text(&tuned, &job::overlay(&sets(&best))?)?;
+            publish::write_whole(&tuned, "tune", job::overlay(&sets(&best))?.as_bytes())?;
         }
         if folder.exists() {
             self.job.place.send(&folder)?;
@@ -365,14 +365,5 @@ fn write(path: &Path, search: &str, tried: &[Tried]) -> Result<(), Error> {
         table::Writer::create(path, batch.schema(), &Layout::default()).map_err(lake::Error::from)?;
     writer.write(&batch).map_err(lake::Error::from)?;
     writer.finish().map_err(lake::Error::from)?;
-    Ok(())
-}
-
-/// Writes a small text that is whole or not there.
-fn write_text(path: &Path, text: &str) -> Result<(), Error> {
-    let partial = path.with_extension("partial");
-    let failed = |source| lake::Error::from(table::Error::Io { path: path.to_owned(), source });
-    lake::disk::write(&partial, text.as_bytes()).map_err(failed)?;
-    std::fs::rename(&partial, path).map_err(failed)?;
     Ok(())
 }

@@ -149,6 +149,7 @@ fn a_model_that_is_not_there_is_refused_before_any_work() {
     std::fs::create_dir(shop.path("model")).expect("a folder");
     refused(&shop, &run_with("encoder={model='./model'}"), 2, &["model", "config.json"]);
     refused(&shop, &run_with("encoder={model='./model',device='cuda'}"), 2, &["--features cuda"]);
+    refused(&shop, &run_with("encoder={model='./model'}"), 2, &["by their words, without a model"]);
     for file in ["config.json", "tokenizer.json"] {
         std::fs::copy(demo_model(file), shop.path("model").join(file)).expect("make data has been run");
     }

@@ -162,6 +162,10 @@ fn lineage_says_what_a_night_reads_and_writes_however_it_ends() {
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert_eq!(refused.status.code(), Some(2));
     assert!(said.contains("expected a URL without credentials"), "{said}");
+    let query = "observe.openlineage=https://host/api?key=hunter22";
+    let refused = shop.lamplighter(&["check", "job.toml", "--set", query]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(refused.status.code() == Some(2) && said.contains("found a query"), "{said}");
 }
 
 #[test]
