@@ -133,15 +133,15 @@ impl Config {
         types.into_iter().map(|known| known.event_type).collect()
     }
 
-    /// What a user did, in the past tense, by the strength of it.
+    /// What a user did with `{}`, which is an item's name or nothing, by the strength of it.
     pub fn verbs(&self) -> Vec<String> {
         let verb = |event_type: &str| match event_type {
-            "purchase" => "bought".to_owned(),
-            "cart" => "put in your cart".to_owned(),
-            "click" => "clicked".to_owned(),
-            "view" => "viewed".to_owned(),
-            "search" => "searched for".to_owned(),
-            other => format!("chose ({other})"),
+            "purchase" => "bought{}".to_owned(),
+            "cart" => "put{} in your cart".to_owned(),
+            "click" => "clicked{}".to_owned(),
+            "view" => "viewed{}".to_owned(),
+            "search" => "searched for{}".to_owned(),
+            other => format!("chose{{}} ({other})"),
         };
         self.types_by_strength().iter().map(|event_type| verb(event_type)).collect()
     }

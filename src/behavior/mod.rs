@@ -30,6 +30,7 @@ use crate::lake::input::{Contract, Field, Input, Kind};
 use crate::lake::{self, Lake, Param};
 
 mod config;
+mod consent;
 mod statements;
 
 use config::KnownType;
@@ -88,6 +89,9 @@ pub struct Facts {
     pub n_unnamed_users: u64,
     /// Rows of the users' table whose id an earlier row has.
     pub n_repeated_users: u64,
+    /// Some of what the column of consent has that is neither yes nor no.
+    #[serde(default)]
+    pub unclear_consent: Vec<String>,
     /// Items of the catalogue.
     pub n_items: u64,
     /// Distinct searches.
@@ -260,6 +264,7 @@ pub fn aggregate(
     run.table("outcomes", &[])?;
     run.count(&mut facts)?;
     facts.n_users = run.table("user_ids", &[])?;
+    facts.unclear_consent = run.unclear_consent(sources.consent)?;
     facts.n_cold_users = run.table("cold_users", &[])?;
     let rows = run.query("user_rows", &[])?;
     facts.n_unnamed_users = integer(&rows, "n_unnamed") as u64;
@@ -267,7 +272,7 @@ pub fn aggregate(
     facts.n_queries = run.table("query_ids", &[])?;
     for (name, given) in &sources.given {
         lake.register_input("all_given_rows", given, &given_contract())?;
-        lake.define("given_rows", &of_consenting("all_given_rows", sources.consent), &[])?;
+        lake.define("given_rows", &consent::of_consenting("all_given_rows", sources.consent), &[])?;
         let of = |n: u64| Param::Int(n as i64);
         run.given(name, &[("n_users", of(facts.n_users)), ("n_items", of(facts.n_items))])?;
     }
@@ -355,15 +360,6 @@ pub fn attributes(lake: &Lake, users: &Input, columns: &[&str], path: &Path) -> 
     );
     lake.write("user_attributes", &sql, &[], path)?;
     Ok(())
-}
-
-/// The rows of a table that are of users who have agreed; all of them where nobody is asked.
-fn of_consenting(table: &str, consent: Option<&str>) -> String {
-    let all = format!("SELECT {table}.* FROM {table}");
-    match consent {
-        Some(_) => format!("{all} LEFT SEMI JOIN consenting ON {table}.user_id = consenting.user_id"),
-        None => all,
-    }
 }
 
 /// The end of a window that leaves the last days out.
@@ -465,21 +461,20 @@ impl Run<'_> {
 
     /// Who has not agreed, and the attributes of those who have: of everybody where the job does not ask.
     fn ask_for_consent(&mut self, column: Option<&str>) -> Result<(), Error> {
-        let agreed = match column {
-            // Of a user's rows each must say so, in whatever a table has for yes.
-            Some(column) => format!(
-                "SELECT user_id FROM all_user_attributes WHERE user_id IS NOT NULL GROUP BY user_id
-                 HAVING bool_and(coalesce(TRY_CAST({} AS BOOLEAN), FALSE))",
-                lake::quoted(column)
-            ),
-            None => "SELECT DISTINCT user_id FROM events WHERE user_id IS NOT NULL".to_owned(),
-        };
-        self.lake.define("consenting", &agreed, &[])?;
-        self.lake.define("user_attributes", &of_consenting("all_user_attributes", column), &[])?;
+        self.lake.define("consenting", &consent::given(column), &[])?;
+        self.lake.define("user_attributes", &consent::of_consenting("all_user_attributes", column), &[])?;
         match column {
             Some(_) => self.view("without_consent", &[]),
             None => Ok(self.lake.define("without_consent", "SELECT user_id FROM events WHERE FALSE", &[])?),
         }
+    }
+
+    /// What the column of consent has that is neither yes nor no, some of it.
+    fn unclear_consent(&self, column: Option<&str>) -> Result<Vec<String>, Error> {
+        let Some(column) = column else { return Ok(Vec::new()) };
+        let sql = consent::unclear(column);
+        let rows = self.lake.query("consent", &sql, &[])?;
+        Ok(strings(&rows, "answer")?.iter().flatten().map(str::to_owned).collect())
     }
 
     fn count(&mut self, facts: &mut Facts) -> Result<(), Error> {

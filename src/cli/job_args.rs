@@ -25,6 +25,11 @@ impl JobArgs {
     pub(super) fn load(&self) -> Result<job::Job, Error> {
         load(&self.job, &self.with, &self.set)
     }
+
+    /// For commands that name no user: where the key of pseudonyms is not at hand, they do without.
+    pub(super) fn load_without_key(&self) -> Result<job::Job, Error> {
+        opened(&self.job, &self.with, &self.set, false)
+    }
 }
 
 /// Where OpenTelemetry's collector is, as every program that speaks to one has it.
@@ -34,6 +39,10 @@ const OTLP_HEADERS: &str = "OTEL_EXPORTER_OTLP_HEADERS";
 
 /// The job, with its output opened by what the environment says.
 pub(super) fn load(path: &Path, with: &[PathBuf], sets: &[String]) -> Result<job::Job, Error> {
+    opened(path, with, sets, true)
+}
+
+fn opened(path: &Path, with: &[PathBuf], sets: &[String], needs_key: bool) -> Result<job::Job, Error> {
     let variables = std::env::vars_os();
     let text =
         variables.filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
@@ -50,7 +59,9 @@ pub(super) fn load(path: &Path, with: &[PathBuf], sets: &[String]) -> Result<job
         })?;
     }
     let mut access = Access::of(text);
-    if let Some(name) = &job.spec.privacy.pseudonym_key {
+    if let Some(name) = &job.spec.privacy.pseudonym_key
+        && (needs_key || std::env::var_os(name).is_some())
+    {
         let secret = std::env::var(name).unwrap_or_default();
         let found = secret.len();
         access = access.with_pseudonyms(&secret).ok_or_else(|| Error::Usage {

@@ -66,13 +66,13 @@ pub(super) fn forget(args: &ForgetArgs) -> Result<String, Error> {
         let text = std::fs::read_to_string(path).map_err(|source| Error::Usage {
             problem: format!("cannot read {}: {source}", path.display()),
         })?;
-        users.extend(text.lines().filter(|line| !line.is_empty()).map(str::to_owned));
+        users.extend(text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned));
     }
     pipeline::forget(&args.job.load()?, &users, cache_url(args.cache.as_ref()).as_deref())
 }
 
 pub(super) fn load(args: &LoadArgs, progress: &mut Progress) -> Result<String, Error> {
-    let mut job = args.job.load()?;
+    let mut job = args.job.load_without_key()?;
     if let Some(rate) = args.rate {
         job.spec.cache.lists_per_second = rate;
     }
@@ -85,7 +85,7 @@ pub(super) fn load(args: &LoadArgs, progress: &mut Progress) -> Result<String, E
 
 /// Writes lists to stdout, or to a file that appears under its name only once it is whole.
 pub(super) fn export(args: &ExportArgs) -> Result<String, Error> {
-    let job = args.job.load()?;
+    let job = args.job.load_without_key()?;
     let failed = |source| Error::Export { source };
     let run = args.run.as_deref();
     let Some(path) = &args.out else {

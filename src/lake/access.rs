@@ -58,6 +58,11 @@ impl Access {
         }
     }
 
+    /// What tells the key of pseudonyms from others, and tells nothing else; empty where there is none.
+    pub fn fingerprint(&self) -> String {
+        self.pseudonyms.map_or(String::new(), |key| blake3::hash(&key).to_hex()[..16].to_owned())
+    }
+
     pub(super) fn has_pseudonyms(&self) -> bool {
         self.pseudonyms.is_some()
     }

@@ -1,11 +1,14 @@
 //! People who want to be forgotten, in every run and every cache.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::cache;
 use crate::error::Error;
 use crate::job::Job;
 use crate::publish;
+
+/// Users without a row that are named.
+const NAMED: usize = 10;
 
 /// Takes users out of every run, and out of a Redis where one is given, and says what was found where.
 ///
@@ -16,11 +19,22 @@ pub fn forget(job: &Job, users: &BTreeSet<String>, url: Option<&str>) -> Result<
         return Err(Error::Usage { problem: "expected users to forget; found none".to_owned() });
     }
     publish::current(&job.place, &job.spec.name.0)?;
-    let users = &users.iter().map(|user| job.access.pseudonym(user)).collect();
+    // Also as the shop writes them: a run may be of before the job had a key.
+    let ids: BTreeMap<String, &str> = users
+        .iter()
+        .flat_map(|user| [user.clone(), job.access.pseudonym(user)].map(|id| (id, user.as_str())))
+        .collect();
+    let as_stored: BTreeSet<String> = ids.keys().cloned().collect();
     let output = super::locked(job)?;
-    let forgotten = output.forget(users)?;
+    let forgotten = output.forget(&as_stored, &job.access.fingerprint())?;
     let without = super::report::again(job)?;
-    let mut text = format!("{} users forgotten in {} runs\n\n", users.len(), forgotten.runs);
+    let found: BTreeSet<&str> = forgotten.seen.iter().filter_map(|id| ids.get(id).copied()).collect();
+    let mut text = format!(
+        "{} of {} users were found and are forgotten; runs: {}\n\n",
+        found.len(),
+        users.len(),
+        forgotten.runs
+    );
     for (table, rows) in &forgotten.rows {
         text += &format!("  {table:<16} {rows:>10} rows removed\n");
     }
@@ -29,8 +43,17 @@ pub fn forget(job: &Job, users: &BTreeSet<String>, url: Option<&str>) -> Result<
         text += &format!("  run {run_id} has no page any more: {error}\n");
     }
     if let Some(url) = url {
-        let found = cache::forget(&job.spec.name.0, users, url)?;
+        let found = cache::forget(&job.spec.name.0, &as_stored, url)?;
         text += &format!("  absent from the cache, where {found} lists were theirs\n");
+    }
+    let unknown: Vec<&str> = users.iter().map(String::as_str).filter(|user| !found.contains(user)).collect();
+    if !unknown.is_empty() {
+        let some = unknown.iter().take(NAMED).copied().collect::<Vec<_>>().join(", ");
+        let more = if unknown.len() > NAMED { ", …" } else { "" };
+        text += &format!("  {} had no row anywhere: {some}{more}\n", unknown.len());
+    }
+    if !forgotten.of_other_keys.is_empty() {
+        return Err(Error::OtherKeys { found: text, runs: forgotten.of_other_keys.join(", ") });
     }
     Ok(text + "\nThe inputs are as they were: a night that still finds their events there lists them again.\n")
 }

@@ -47,6 +47,7 @@ pub(super) fn first_manifest(job: &Job, inputs: &Inputs, run: &Run, date: NaiveD
         started_at: Utc::now().to_rfc3339(),
         job_text: job.text.clone(),
         seed: job.spec.seed,
+        pseudonyms: job.access.fingerprint(),
         threads: job.spec.threads,
         inputs: files.collect(),
         ..Manifest::default()
@@ -98,6 +99,7 @@ impl Night<'_> {
         if self.manifest.stages.iter().any(multiplied) {
             self.manifest.peak_flops = roofline::peak_flops();
         }
+        self.tell_of_clear_ids()?;
         self.manifest.finished_at = Utc::now().to_rfc3339();
         self.manifest.state = state;
         self.report();
@@ -107,6 +109,24 @@ impl Night<'_> {
         }
         self.state = Some(state);
         self.retain();
+        Ok(())
+    }
+
+    /// Runs of before the job had a key still have users' ids as the shop has them.
+    fn tell_of_clear_ids(&mut self) -> Result<(), Error> {
+        if self.manifest.pseudonyms.is_empty() {
+            return Ok(());
+        }
+        let mut n_clear = 0;
+        for run in publish::list_runs(&self.job.place, &self.job.spec.name.0)? {
+            let manifest = publish::read_manifest(&run.folder)?;
+            n_clear += usize::from(manifest.is_some_and(|manifest| manifest.pseudonyms.is_empty()));
+        }
+        if n_clear > 0 {
+            self.warn(format!(
+                "{n_clear} runs that are kept have users' ids as the shop has them: they were made without privacy.pseudonym_key"
+            ));
+        }
         Ok(())
     }
 

@@ -422,6 +422,12 @@ impl<'a> Night<'a> {
                 facts.n_unnamed_users, facts.n_repeated_users
             ));
         }
+        if !facts.unclear_consent.is_empty() {
+            self.warn(format!(
+                "privacy.consent: expected true, yes or 1, or false, no or 0; found {}, which count as no",
+                facts.unclear_consent.iter().map(|found| format!("`{found}`")).collect::<Vec<_>>().join(", ")
+            ));
+        }
         self.manifest.events =
             Rows { read: facts.read, kept: facts.kept, rejected: facts.rejected, excluded: facts.excluded };
         Ok(())

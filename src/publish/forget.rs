@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use arrow::array::{AsArray, BooleanArray, RecordBatch};
+use arrow::array::{ArrayRef, AsArray, BooleanArray, RecordBatch};
 use arrow::compute::{cast, filter_record_batch, not};
 use arrow::datatypes::DataType;
 use parquet::arrow::ProjectionMask;
@@ -34,16 +34,21 @@ pub struct Forgotten {
     pub rows: BTreeMap<String, u64>,
     /// Parquet files with users that were read to their end afterwards, none of them with a row of theirs.
     pub files_searched: usize,
+    /// Those who had a row, as it had their ids.
+    pub seen: BTreeSet<String>,
+    /// Runs whose ids are hashed with another key, and so cannot be theirs.
+    pub of_other_keys: Vec<String>,
 }
 
 impl Output {
     /// Takes users out of every run of the job, and every table of every job in the output is searched for them
     /// then. Stages that hold behaviour are removed: the next night does them again. Whoever reads a table
-    /// meanwhile has the old file or the new one. Killed, it is as far as it came, and is called again.
+    /// meanwhile has the old file or the new one. Killed, it is as far as it came, and is called again. `key` is what
+    /// tells the key that the ids were hashed with from others, as the manifests have it.
     ///
     /// # Errors
     /// If a file cannot be read or written; [`Error::Remains`] where a row was found afterwards.
-    pub fn forget(&self, users: &BTreeSet<String>) -> Result<Forgotten, Error> {
+    pub fn forget(&self, users: &BTreeSet<String>, key: &str) -> Result<Forgotten, Error> {
         let mut forgotten = Forgotten::default();
         let place = self.place();
         self.sweep()?;
@@ -61,19 +66,22 @@ impl Output {
                 }
             }
             for path in files_of_users(&run.folder)? {
-                let removed = without(&path, users)?;
+                let removed = without(&path, users, &mut forgotten.seen)?;
                 let table = path.strip_prefix(&run.folder).ok().and_then(|path| path.iter().next());
                 let table = table.unwrap_or_default().to_string_lossy().into_owned();
                 *forgotten.rows.entry(table).or_default() += removed;
             }
             if let Some(mut manifest) = read_manifest(&run.folder)? {
+                if !manifest.pseudonyms.is_empty() && manifest.pseudonyms != key {
+                    forgotten.of_other_keys.push(run.id.clone());
+                }
                 recount(&run.folder, &mut manifest)?;
                 write_json(&run.folder.join("manifest.json"), &run.id, &manifest)?;
             }
             place.send(&run.folder)?;
         }
         for path in files_of_users(place.root())? {
-            let (found, _) = rows_of(&path, users)?;
+            let found = rows_of(&path, users, &mut BTreeSet::new())?;
             if found > 0 {
                 return Err(Error::Remains { path, found });
             }
@@ -106,30 +114,38 @@ fn open(path: &Path) -> Result<ParquetRecordBatchReaderBuilder<File>, Error> {
         .map_err(|source| Error::ReadBack { path: path.to_owned(), source })
 }
 
-/// How many of a file's rows are these users', and of how many.
-fn rows_of(path: &Path, users: &BTreeSet<String>) -> Result<(u64, u64), Error> {
+/// How many of a file's rows are these users'; who they are is added to those seen.
+fn rows_of(path: &Path, users: &BTreeSet<String>, seen: &mut BTreeSet<String>) -> Result<u64, Error> {
     let failed = |source| Error::ReadBack { path: path.to_owned(), source };
     let builder = open(path)?;
     let mask = ProjectionMask::columns(builder.parquet_schema(), [USER]);
-    let (mut found, mut all) = (0, 0);
+    let mut found = 0;
     for batch in builder.with_projection(mask).build().map_err(failed)? {
-        let theirs = theirs(&batch.map_err(|error| failed(error.into()))?, users)
-            .map_err(|error| failed(error.into()))?;
-        found += theirs.true_count() as u64;
-        all += theirs.len() as u64;
+        let batch = batch.map_err(|error| failed(error.into()))?;
+        let ids = text_of(&batch).map_err(|error| failed(error.into()))?;
+        for user in ids.as_string::<i32>().iter().flatten().filter_map(|user| users.get(user)) {
+            found += 1;
+            if !seen.contains(user) {
+                seen.insert(user.clone());
+            }
+        }
     }
-    Ok((found, all))
+    Ok(found)
 }
 
 fn theirs(rows: &RecordBatch, users: &BTreeSet<String>) -> Result<BooleanArray, arrow::error::ArrowError> {
-    let text = cast(rows.column(rows.schema().index_of(USER)?), &DataType::Utf8)?;
+    let text = text_of(rows)?;
     let is_theirs = |user: Option<&str>| Some(user.is_some_and(|user| users.contains(user)));
     Ok(text.as_string::<i32>().iter().map(is_theirs).collect())
 }
 
+fn text_of(rows: &RecordBatch) -> Result<ArrayRef, arrow::error::ArrowError> {
+    cast(rows.column(rows.schema().index_of(USER)?), &DataType::Utf8)
+}
+
 /// Writes a file anew without these users' rows, laid out as it was; returns how many there were.
-fn without(path: &Path, users: &BTreeSet<String>) -> Result<u64, Error> {
-    let (found, _) = rows_of(path, users)?;
+fn without(path: &Path, users: &BTreeSet<String>, seen: &mut BTreeSet<String>) -> Result<u64, Error> {
+    let found = rows_of(path, users, seen)?;
     if found == 0 {
         return Ok(0);
     }

@@ -35,6 +35,8 @@ pub struct Manifest {
     pub job_text: String,
     /// The job's seed.
     pub seed: u64,
+    /// What tells the key that users' ids are hashed with from others; empty where they are as the shop has them.
+    pub pseudonyms: String,
     /// Threads used.
     pub threads: usize,
     /// Every input file.

@@ -92,6 +92,28 @@ fn with_a_key_only_pseudonyms_are_anywhere_and_commands_take_real_ids() {
         .expect("the binary starts");
     assert!(other.status.success(), "{}", String::from_utf8_lossy(&other.stderr));
     assert!(users(&shop.current()).is_disjoint(&hidden));
+
+    // With the first key nothing can be said of the run that has the other one's.
+    let forgotten = with_key(&["forget", "job.toml", one]);
+    let said = String::from_utf8_lossy(&forgotten.stderr).into_owned();
+    assert!(
+        forgotten.status.code() == Some(1) && said.contains("night-2026-11-21-2 are hashed with another key"),
+        "{said}"
+    );
+    // A run of before there was a key has ids as they are: it says so, and they are found there.
+    let later = with_key(&["run", "job.toml", "--date", "2026-11-21", "--set", "output=plain"]);
+    let said = String::from_utf8_lossy(&later.stderr).into_owned();
+    assert!(said.contains("1 runs that are kept have users' ids as the shop has them"), "{said}");
+    let forgotten = with_key(&["forget", "job.toml", one, "nobody", "--set", "output=plain"]);
+    let said = String::from_utf8_lossy(&forgotten.stdout).into_owned();
+    assert!(
+        said.contains("1 of 2 users were found") && said.contains("1 had no row anywhere: nobody"),
+        "{said}"
+    );
+    assert!(!users(&plain).contains(one));
+    // Going back needs no key.
+    let back = shop.lamplighter(&["rollback", "job.toml"]);
+    assert!(back.status.success(), "{}", String::from_utf8_lossy(&back.stderr));
 }
 
 #[test]
@@ -125,6 +147,15 @@ fn nothing_is_made_of_users_who_have_not_agreed_and_their_events_are_counted() {
     assert_eq!(listed, yes, "with and without history");
     let found = with_any_of(&shop.path("out"), &no);
     assert!(found.is_empty(), "{found:?}");
+
+    // Numbers other than 1 are no consent, whatever they stand for.
+    let coded = "SELECT user_id, CASE WHEN consent THEN 1 WHEN NOT consent THEN 2 END AS consent FROM source";
+    std::fs::write(shop.path("coded.sql"), coded).expect("a statement");
+    let users = "inputs.users={path='data/users.parquet', sql='coded.sql'}";
+    let run = shop.run(&["--set", users, "--set", "privacy.consent=consent", "--set", "output=coded"]);
+    assert_eq!(manifest(&run)["events"], events);
+    let warnings = manifest(&run)["warnings"].to_string();
+    assert!(warnings.contains("found `2`, which count as no"), "{warnings}");
 
     let refused = shop.lamplighter(&["run", "job.toml", "--set", "privacy.consent=agreed", sets[0], sets[1]]);
     assert_eq!(refused.status.code(), Some(2));
