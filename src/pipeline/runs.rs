@@ -122,9 +122,14 @@ pub fn rollback(job: &Job, run_id: Option<&str>) -> Result<String, Error> {
             format!("run {run_id} was refused by the gate: expected a run that was published or held");
         return Err(Error::Usage { problem });
     }
+    if run_id == from {
+        return Ok(format!("readers load {run_id}, as before\n"));
+    }
     let output = super::locked(job)?;
     output.make_current(&run_id)?;
-    Ok(format!("readers load {run_id} again; before it was {from}, which stays under runs/\n"))
+    Ok(format!(
+        "readers load {run_id} again; before it was {from}, which stays under runs/\na cache follows with `lamplighter load`\n"
+    ))
 }
 
 /// The run of this name; `CURRENT` is the name of the one that readers load.

@@ -1,5 +1,6 @@
 //! Output folders, their lock, their runs, and `CURRENT`.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, TryLockError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -196,9 +197,10 @@ impl Output {
         switch(&self.place, self.lease.as_deref(), &self.job, run_id)
     }
 
-    /// Removes runs past the newest `keep` complete ones, and returns their names. Never the one in
-    /// `CURRENT`, the published one before it, nor one that is pinned; 0 keeps all. A run that was never
-    /// completed goes with the complete ones that are older than it.
+    /// Removes runs that are too old, and returns their names: published ones of other nights than the newest
+    /// `keep`, so that a night that was run again pushes none out; of what was not published, runs past the newest
+    /// `keep` complete ones. Never the one in `CURRENT`, the published one before it, nor one that is pinned; 0
+    /// keeps all.
     ///
     /// # Errors
     /// If a folder cannot be read or removed; a run is in its place or not at all.
@@ -208,9 +210,13 @@ impl Output {
             return Ok(Vec::new());
         };
         let previous = previous(&self.place, &self.job)?;
-        let (mut complete, mut removed) = (0, Vec::new());
+        let (mut complete, mut nights, mut removed) = (0, BTreeSet::new(), Vec::new());
         for run in list_runs(&self.place, &self.job)?.into_iter().rev() {
-            let is_kept = complete < keep
+            let is_published = is_published(&run)?;
+            if is_published {
+                nights.insert(run.date);
+            }
+            let is_kept = if is_published { nights.len() <= keep } else { complete < keep }
                 || run.pinned
                 || run.id == current.run_id
                 || previous.as_ref().is_some_and(|previous| previous.id == run.id);
@@ -415,11 +421,16 @@ pub fn previous(place: &Place, job: &str) -> Result<Option<RunInfo>, Error> {
     let place = older.iter().position(|run| run.id == current.run_id).unwrap_or(older.len());
     older.truncate(place);
     for run in older.into_iter().rev() {
-        if read_manifest(&run.folder)?.is_some_and(|manifest| manifest.state == State::Published) {
+        if is_published(&run)? {
             return Ok(Some(run));
         }
     }
     Ok(None)
+}
+
+fn is_published(run: &RunInfo) -> Result<bool, Error> {
+    let manifest = if run.complete { read_manifest(&run.folder)? } else { None };
+    Ok(manifest.is_some_and(|manifest| manifest.state == State::Published))
 }
 
 /// Pins a run, so that it is kept however old it gets, or no longer does so.

@@ -265,7 +265,7 @@ fn what_killed_processes_left_goes_when_the_next_run_starts_or_somebody_is_forgo
         (scratch, removed, foreign)
     };
     for sweep in [&|| output.start(date(22)).map(|_| ()) as Result<(), Error>, &|| {
-        output.forget(&["somebody".to_owned()].into()).map(|_| ())
+        output.forget(&["somebody".to_owned()].into(), "").map(|_| ())
     }] as [&dyn Fn() -> Result<(), Error>; 2]
     {
         let (scratch, removed, foreign) = leave();

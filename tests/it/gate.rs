@@ -97,6 +97,12 @@ fn a_run_stopped_at_the_gate_is_refused_there_and_a_first_night_has_absolute_lim
     assert!(!shop.path("out/CURRENT").exists(), "to publish is another stage's task");
     assert_eq!(night(&shop, "2026-11-21", &[]).0, Some(0));
     assert!(shop.current().ends_with("night-2026-11-21-2"));
+    // The line that an alert looks for is a line as all others.
+    let refused = ["--set", "gate.min_users=100000", "--log-format", "json"];
+    let (_, said) = night(&shop, "2026-11-21", &refused);
+    let last: serde_json::Value = serde_json::from_str(said.lines().last().expect("lines")).expect("JSON");
+    assert_eq!((&last["level"], &last["fields"]["exit_code"]), (&"ERROR".into(), &3.into()));
+    assert_eq!(last["span"]["id"], "night-2026-11-21-3");
     let (code, said) = night(&shop, "2026-11-21", &["--set", "gate.max_day_drop=1.5"]);
     assert_eq!(code, Some(2));
     assert!(said.contains("a share from 0 to 1; found 1.5"), "{said}");
@@ -144,24 +150,25 @@ fn old_runs_go_and_pinned_ones_stay() {
         names.sort();
         names
     };
-    for _ in 0..2 {
-        assert_eq!(night(&shop, "2026-11-21", &keep).0, Some(0));
-    }
+    let publish = |day: u32| {
+        let date = format!("2026-11-{day}");
+        assert_eq!(night(&shop, &date, &[&keep[..], &["--accept"]].concat()).0, Some(0));
+    };
+    publish(21);
     std::fs::write(run_folder(&shop, "night-2026-11-21-1").join("pinned"), "").expect("a pin");
-    for _ in 0..2 {
-        assert_eq!(night(&shop, "2026-11-21", &keep).0, Some(0));
-    }
-    assert_eq!(names(), ["night-2026-11-21-1", "night-2026-11-21-3", "night-2026-11-21-4"]);
-    assert!(shop.current().ends_with("night-2026-11-21-4"));
-    // Refused ones are kept no longer than others, and those that readers load or may go back to stay.
+    (22..=24).for_each(publish);
+    assert_eq!(names(), ["21-1", "23-1", "24-1"].map(|run| format!("night-2026-11-{run}")));
+    // A night that is run again pushes no other one out, nor do nights that are refused, of which few are kept.
+    publish(24);
     for _ in 0..4 {
-        assert_eq!(
-            night(&shop, "2026-11-21", &[&keep[..], &["--set", "gate.min_users=100000"]].concat()).0,
-            Some(3)
-        );
+        let refused = [&keep[..], &["--set", "gate.min_users=100000"]].concat();
+        assert_eq!(night(&shop, "2026-11-24", &refused).0, Some(3));
     }
-    let kept = ["1", "3", "4", "7", "8"].map(|attempt| format!("night-2026-11-21-{attempt}"));
-    assert_eq!(names(), kept);
+    assert_eq!(
+        names(),
+        ["21-1", "23-1", "24-1", "24-2", "24-5", "24-6"].map(|run| format!("night-2026-11-{run}"))
+    );
+    assert!(shop.current().ends_with("night-2026-11-24-2"));
     // What stages were taken over from a run that is gone is whole.
     let current = shop.current();
     assert_eq!(

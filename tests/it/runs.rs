@@ -43,7 +43,11 @@ fn going_back_switches_to_a_whole_run_and_to_no_other() {
 
     assert_eq!(
         said(&shop, &["rollback", "job.toml"]),
-        "readers load night-2026-11-20-1 again; before it was night-2026-11-21-1, which stays under runs/\n"
+        "readers load night-2026-11-20-1 again; before it was night-2026-11-21-1, which stays under runs/\na cache follows with `lamplighter load`\n"
+    );
+    assert_eq!(
+        said(&shop, &["rollback", "job.toml", "night-2026-11-20-1"]),
+        "readers load night-2026-11-20-1, as before\n"
     );
     assert!(shop.current().ends_with("night-2026-11-20-1"));
     refused(&shop, &["rollback", "job.toml"], 2, "no run was published before night-2026-11-20-1");
@@ -140,8 +144,8 @@ fn a_reader_that_follows_current_never_meets_a_missing_file() {
             }
             seen
         });
-        for _ in 0..4 {
-            shop.run(&keep);
+        for day in 22..26 {
+            shop.run_of(&format!("2026-11-{day}"), &keep);
         }
         over.store(true, Ordering::Relaxed);
         reader.join().expect("a reader that never failed")
