@@ -9,6 +9,7 @@
 //! everywhere, so that lists stay full. The room never looks at behaviour.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU16;
 use std::path::Path;
 
 use arrow::array::{Array, ArrayRef, AsArray, StringArray};
@@ -47,7 +48,7 @@ pub struct Pin {
     /// An SQL condition over the items' columns.
     pub when: String,
     /// From 1; of several items at one rank, those after the first follow it.
-    pub rank: u16,
+    pub rank: NonZeroU16,
 }
 
 impl Default for Config {

@@ -8,7 +8,11 @@ const MEANINGS: [(&str, &str, &str); 72] = [
     ("recommendations", "score", "what the list is ordered by: the sum of the columns *_score"),
     ("recommendations", "rules_score", "the share of the score that is of boosts, the long tail and rules"),
     ("recommendations", "*_score", "the share of the score that is of this source"),
-    ("recommendations", "source", "the source with the largest share"),
+    (
+        "recommendations",
+        "source",
+        "the source with the largest share; `rules` where the shop's rules have it",
+    ),
     ("recommendations", "reason", "why the item is listed, in words for the user"),
     ("recommendations", "reason_item_id", "the item that the reason names"),
     ("recommendations", "arm", "the variant of an experiment"),

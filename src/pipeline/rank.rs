@@ -178,7 +178,7 @@ struct Tables<'a> {
     users: IdColumn,
     items: IdColumn,
     titles: arrow::array::StringArray,
-    /// What a user did, by the strength of it.
+    /// What a user did with `{}`, by the strength of it.
     verbs: Vec<String>,
     /// What segments are called, where they may be.
     segments: Vec<Option<&'a str>>,
@@ -193,21 +193,23 @@ impl Tables<'_> {
 
     /// One sentence for people, and the item it names.
     fn reason(&self, history: &History, user: u32, row: &Ranked) -> (String, Option<u32>) {
-        let verb = |item: u32| {
+        let said = |item: u32, name: &str| {
             let strength = history.strength(user as usize, item).unwrap_or(0);
-            self.verbs.get(usize::from(strength)).map_or("chose", String::as_str)
+            self.verbs.get(usize::from(strength)).map_or("chose{}", String::as_str).replacen("{}", name, 1)
         };
         match row.reason {
-            Reason::Again => (format!("you {} it before", verb(row.item)), Some(row.item)),
+            Reason::Again => (format!("you {} before", said(row.item, " it")), Some(row.item)),
             Reason::Because { item } => {
-                (format!("because you {} {}", verb(item), self.name(item)), Some(item))
+                (format!("because you {}", said(item, &format!(" {}", self.name(item)))), Some(item))
             }
             Reason::Similar { item } => {
-                (format!("similar to {}, which you {}", self.name(item), verb(item)), Some(item))
+                (format!("similar to {}, which you {}", self.name(item), said(item, "")), Some(item))
             }
             Reason::Follows { item } => {
-                (format!("often follows {}, which you {}", self.name(item), verb(item)), Some(item))
+                (format!("often follows {}, which you {}", self.name(item), said(item, "")), Some(item))
             }
+            Reason::Trending => ("popular these days".to_owned(), None),
+            Reason::Featured => ("featured by the shop".to_owned(), None),
             Reason::Popular { segment } => {
                 let who = self.segments.get(segment as usize).copied().flatten().unwrap_or(EVERYBODY);
                 (format!("popular with {who} users"), None)

@@ -50,8 +50,12 @@ pub enum Reason {
         /// The segment.
         segment: u32,
     },
+    /// Many have turned to the item of late.
+    Trending,
     /// Nothing is known of the user but searches, which the item's text resembles.
     Searched,
+    /// The shop's rules have put it there.
+    Featured,
     /// The item is popular, and nothing is known of the user.
     PopularWithAll,
 }
@@ -153,7 +157,9 @@ impl Fusion<'_> {
         let by_behavior = || by_vectors(Source::Factors).map(because);
         let by_content = || by_vectors(Source::Content).map(similar);
         let found = match strongest {
-            Source::Popularity | Source::Trend | Source::Rules => None,
+            Source::Popularity => Some(popular),
+            Source::Trend => Some(Reason::Trending),
+            Source::Rules => Some(Reason::Featured),
             Source::Content => by_content().or_else(by_behavior),
             Source::Sequence => by_model(strongest).map(|item| Reason::Follows { item }),
             Source::Ease | Source::Walk | Source::Cosine => by_model(strongest).map(because),
@@ -208,10 +214,10 @@ fn best_by_model(linear: &Linear<'_>, item: u32, history: &[(u32, f32)]) -> Opti
     best.map(|(_, item)| item)
 }
 
-/// The source that gave most; of equals the first.
+/// The source that gave most, the rules among them; of equals the first.
 fn strongest(contributions: &[f32; N_SOURCES]) -> Source {
     let mut strongest = Source::Factors;
-    for source in Source::weighed() {
+    for source in Source::ALL {
         if contributions[source as usize] > contributions[strongest as usize] {
             strongest = source;
         }

@@ -324,6 +324,12 @@ fn rules_shape_lists_and_lists_stay_full() {
         let scores: Vec<f64> = list.iter().map(|row| row[3].parse().expect("a score")).collect();
         assert!(scores.windows(2).all(|pair| pair[0] >= pair[1]), "{scores:?}");
     }
+    // What the shop put there is not said to be there for the user's sake.
+    let told = rows(&run.join("recommendations"), &["item_id", "source", "reason"]);
+    let by_rules: Vec<_> = told.iter().filter(|row| row[1] == "rules").collect();
+    assert!(by_rules.iter().any(|row| row[0] == pinned) && by_rules.len() > 200, "{}", by_rules.len());
+    let is_honest = |reason: &str| reason == "featured by the shop" || reason.starts_with("you ");
+    assert!(by_rules.iter().all(|row| is_honest(&row[2])), "{by_rules:?}");
 }
 
 #[test]
