@@ -151,6 +151,18 @@ pub enum Error {
     /// A cluster's lists have to go by themselves.
     #[error("a cluster needs cache.ttl_hours: expected more than 0; found 0")]
     NoTtl,
+    /// Readers would meet two layouts in one generation.
+    #[error(
+        "{run}, which readers take, is loaded as `{found}`; expected a run that none takes to load it as `{layout}`"
+    )]
+    Layout {
+        /// The run.
+        run: String,
+        /// As it is there.
+        found: String,
+        /// As it was to be.
+        layout: &'static str,
+    },
     /// The Redis cannot be reached, or refused a command.
     #[error("redis at {address}: cannot {action}")]
     Redis {
@@ -219,10 +231,15 @@ pub fn load(
     let layout = if config.scores { "ids+scores" } else { "ids" };
     let before = link.get(&names.current)?;
     let meta = format!("{run}:meta");
+    if let Some(found) = link.field(&meta, "layout")?.filter(|found| found != layout)
+        && before.as_deref() == Some(run)
+    {
+        return Err(Error::Layout { run: run.to_owned(), found, layout });
+    }
     let same = [("layout", layout), ("made", &generation.made)];
     for (field, expected) in same {
         if link.field(&meta, field)?.as_deref() != Some(expected) {
-            // Readers must not meet two layouts, or two runs, in one generation: all lists are written.
+            // Whatever else is there is of another layout or run: all lists are written.
             link.delete(&meta)?;
         }
     }

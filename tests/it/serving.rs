@@ -130,9 +130,14 @@ fn a_load_that_was_killed_goes_on_and_lists_that_were_lost_are_noticed() {
     assert!(run.ends_with("night-2026-11-21-1"));
     assert!(load(&shop, &url, &[]).contains("; 0 were there before"));
     assert_loaded(&redis, &run);
-    // Another layout writes all values again.
-    load(&shop, &url, &["--set", "cache.scores=true"]);
-    let value: String = redis.ask(&["GET", &format!("night-2026-11-21-1:u:{user}")]);
+    // Readers meet another layout with another run.
+    let scores = ["--set", "cache.scores=true"];
+    let refused = shop.lamplighter(&[&["load", "job.toml", &url], &scores[..]].concat());
+    let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(refused.status.code() == Some(2) && text.contains("is loaded as `ids`"), "{text}");
+    shop.run(&[]);
+    load(&shop, &url, &scores);
+    let value: String = redis.ask(&["GET", &format!("night-2026-11-21-2:u:{user}")]);
     let both: Vec<Vec<serde_json::Value>> = serde_json::from_str(&value).expect("two arrays");
     assert_eq!((both.len(), both[0].len()), (2, both[1].len()));
     assert!(both[1][0].as_f64() >= both[1][1].as_f64());
