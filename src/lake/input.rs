@@ -505,7 +505,7 @@ impl Input {
     fn check_statement(&mut self, fields: &[Field]) -> Result<(), Error> {
         let runtime = remote::runtime()?;
         let path = self.config.sql.clone().unwrap_or_default();
-        let session = SessionContext::new();
+        let session = super::with_functions(SessionContext::new());
         let frame = runtime.block_on(super::mapping::source(&session, "input", self))?;
         let schema = frame.schema().as_arrow().clone();
         self.check_columns(&path, &schema, fields)?;

@@ -126,6 +126,13 @@ const BYTES_A_ROW: usize = 32 << 10;
 /// Of it, what a sort that spills sets aside for merging.
 const SET_ASIDE_A_ROW: usize = 1280;
 
+/// A session that knows the functions that statements have beside SQL's own.
+fn with_functions(session: SessionContext) -> SessionContext {
+    session.register_udwf(repeats::function());
+    session.register_udwf(latest::function());
+    session
+}
+
 impl Lake {
     /// Starts the session.
     ///
@@ -164,9 +171,7 @@ impl Lake {
             // What a join learns of its held side is compared, in scans, with columns of another string type.
             .set_bool("datafusion.optimizer.enable_join_dynamic_filter_pushdown", false)
             .set_bool("datafusion.sql_parser.enable_ident_normalization", true);
-        let session = SessionContext::new_with_config_rt(settings, environment);
-        session.register_udwf(repeats::function());
-        session.register_udwf(latest::function());
+        let session = with_functions(SessionContext::new_with_config_rt(settings, environment));
         Ok(Self { runtime, session })
     }
 

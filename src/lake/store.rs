@@ -16,9 +16,12 @@ use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use futures::{StreamExt, TryStreamExt};
+use object_store::aws::AmazonS3Builder;
+use object_store::azure::MicrosoftAzureBuilder;
+use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::path::Path as Key;
+use object_store::{BackoffConfig, RetryConfig, WriteMultipart};
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, UpdateVersion};
-use object_store::{WriteMultipart, parse_url_opts};
 use url::Url;
 
 use super::access::Access;
@@ -121,6 +124,27 @@ pub fn is_url(path: &str) -> bool {
     path.split_once("://").is_some_and(|(scheme, _)| scheme != "file")
 }
 
+/// A store of a library's builder, which are alike but have no trait in common. Settings that it does not know
+/// concern something else.
+macro_rules! opened {
+    ($builder:ty, $url:expr, $settings:expr) => {{
+        let builder = <$builder>::new().with_url($url).with_retry(retries());
+        let builder = $settings.into_iter().fold(builder, |builder, (name, value)| match name.parse() {
+            Ok(name) => builder.with_config(name, value),
+            Err(_) => builder,
+        });
+        builder.build().map(|store| Arc::new(store) as Arc<dyn ObjectStore>)
+    }};
+}
+
+/// Long enough for a server that is started again: for a minute, pauses up to ten seconds. The library draws a pause
+/// between the first one and `base` times the last one, so that with its own 2 they do not grow.
+fn retries() -> RetryConfig {
+    let (init_backoff, max_backoff) = (Duration::from_millis(100), Duration::from_secs(10));
+    let backoff = BackoffConfig { init_backoff, max_backoff, base: 4.0 };
+    RetryConfig { backoff, max_retries: 100, retry_timeout: Duration::from_secs(60) }
+}
+
 /// A bucket, and the key that a URL names in it.
 pub(super) fn bucket(url: &str, access: &Access) -> Result<(Arc<dyn ObjectStore>, Key), Error> {
     let refused = |found: String| Error::Url { url: without_password(url), found };
@@ -131,12 +155,16 @@ pub(super) fn bucket(url: &str, access: &Access) -> Result<(Arc<dyn ObjectStore>
     if !parsed.username().is_empty() || parsed.password().is_some() || parsed.query().is_some() {
         return Err(refused("credentials belong into the environment".to_owned()));
     }
-    let (store, _) = parse_url_opts(&parsed, access.settings(parsed.scheme()))
-        .map_err(|error| refused(access.redacted(&error.to_string())))?;
+    let opened = match parsed.scheme() {
+        "s3" => opened!(AmazonS3Builder, url, access.settings("s3")),
+        "gs" => opened!(GoogleCloudStorageBuilder, url, access.settings("gs")),
+        _ => opened!(MicrosoftAzureBuilder, url, access.settings("az")),
+    };
+    let store = opened.map_err(|error| refused(access.redacted(&error.to_string())))?;
     // Keys are what they are called; only URLs have escapes.
     let rest = url.splitn(4, '/').nth(3).unwrap_or("").trim_end_matches('/');
     let key = Key::parse(rest).map_err(|error| refused(error.to_string()))?;
-    Ok((Arc::from(store), key))
+    Ok((store, key))
 }
 
 /// A URL up to what might be a password.
