@@ -141,6 +141,16 @@ pub enum Error {
         /// The job.
         job: String,
     },
+    /// Users were looked for in runs whose ids say nothing of them.
+    #[error(
+        "{found}expected runs whose ids are hashed with privacy.pseudonym_key as it is now; found that {runs} are hashed with another key"
+    )]
+    OtherKeys {
+        /// What became of the users in the other runs.
+        found: String,
+        /// The runs.
+        runs: String,
+    },
     /// The gate refused the night; the run is complete and nobody loads it.
     #[error(
         "run {run_id} is complete but not published: the gate's limits do not all hold{compared_with}{findings}"
@@ -197,10 +207,11 @@ impl Error {
             | Self::Usage { .. }
             | Self::Publish(publish::Error::OtherJob { .. })
             | Self::NoSuchRun { .. }
-            | Self::Cache(cache::Error::Url(_) | cache::Error::NoTtl)
+            | Self::Cache(cache::Error::Url(_) | cache::Error::NoTtl | cache::Error::Layout { .. })
             | Self::Lake(lake::Error::Input(_) | lake::Error::Refused { .. })
             | Self::Linear(linear::Error::Config { .. })
             | Self::Repeat(repeat::Error::Config { .. })
+            | Self::Ranking(ranking::Error::Config { .. })
             | Self::Evaluation(evaluation::Error::Slice { .. })
             | Self::Behavior(behavior::Error::Statement { .. } | behavior::Error::Parse { .. })
             | Self::Catalog(catalog::Error::Rule { .. }) => 2,
@@ -299,8 +310,12 @@ impl Error {
                 "readers take the lists they took before; the same command goes on where this one stopped".to_owned()
             }
             Self::Cache(cache::Error::Missing { .. }) => {
-                "the Redis has removed lists: look at its maxmemory and eviction policy; the next load writes all of them".to_owned()
+                "another load has removed lists, or the Redis has: look at its maxmemory and eviction policy; the next load writes all of them".to_owned()
             }
+            Self::OtherKeys { .. } => {
+                "put that key into the environment and forget them once more; runs that are no longer kept need it no longer".to_owned()
+            }
+            Self::Cache(cache::Error::Layout { .. }) => "run the job again and load that run: readers are switched to the new layout with it".to_owned(),
             Self::NoSuchRun { .. } => "`lamplighter runs JOB` lists them".to_owned(),
             Self::NoRun { .. } => "run the job first: lamplighter run JOB".to_owned(),
             _ => return None,

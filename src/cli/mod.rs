@@ -392,7 +392,10 @@ pub fn main() -> ExitCode {
         }
         Err(error) => {
             progress.finish();
-            report(&error);
+            match cli.log_format {
+                LogFormat::Json => report_as_json(&error),
+                LogFormat::Auto | LogFormat::Text => report(&error),
+            }
             ExitCode::from(error.exit_code())
         }
     }
@@ -427,20 +430,34 @@ fn print(text: &str) -> ExitCode {
 
 fn report(error: &Error) {
     eprintln!("error: {error}");
-    let mut said = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(inner) = cause {
-        let text = inner.to_string();
-        // Many wrappers repeat the message they carry; once is enough.
-        if !said.contains(&text) {
-            eprintln!("  caused by: {text}");
-            said = text;
-        }
-        cause = inner.source();
+    for cause in causes(error) {
+        eprintln!("  caused by: {cause}");
     }
     if let Some(hint) = error.hint() {
         eprintln!("\nhint: {hint}");
     }
+}
+
+/// A line as all others are, which is what an alert looks for.
+fn report_as_json(error: &Error) {
+    let (causes, hint) = (causes(error).join("; "), error.hint().unwrap_or_default());
+    tracing::error!(exit_code = error.exit_code(), causes, hint, "{error}");
+}
+
+/// What led to an error, the nearest first. Many wrappers repeat the message they carry; once is enough.
+fn causes(error: &Error) -> Vec<String> {
+    let mut said = error.to_string();
+    let mut causes = Vec::new();
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        let text = inner.to_string();
+        if !said.contains(&text) {
+            causes.push(text.clone());
+            said = text;
+        }
+        cause = inner.source();
+    }
+    causes
 }
 
 fn dispatch(command: Command, progress: &mut Progress) -> Result<String, Error> {
@@ -480,15 +497,19 @@ fn dispatch(command: Command, progress: &mut Progress) -> Result<String, Error> 
             pipeline::check(&job)
         }
         Command::Runs(args) => {
-            let job = args.job.load()?;
+            let job = args.job.load_without_key()?;
             match (args.pin, args.unpin) {
                 (Some(run), _) => pipeline::runs::pin(&job, &run, true),
                 (None, Some(run)) => pipeline::runs::pin(&job, &run, false),
                 (None, None) => pipeline::runs::list(&job),
             }
         }
-        Command::Diff(args) => pipeline::diff(&args.job.load()?, &args.left, &args.right, args.top),
-        Command::Rollback(args) => pipeline::runs::rollback(&args.job.load()?, args.run.as_deref()),
+        Command::Diff(args) => {
+            pipeline::diff(&args.job.load_without_key()?, &args.left, &args.right, args.top)
+        }
+        Command::Rollback(args) => {
+            pipeline::runs::rollback(&args.job.load_without_key()?, args.run.as_deref())
+        }
         Command::Load(args) => serve::load(&args, progress),
         Command::Lookup { job, user } => pipeline::serve::lookup(&load(&job, &[], &[])?, &user),
         Command::Export(args) => serve::export(&args),

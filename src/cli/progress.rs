@@ -32,10 +32,8 @@ impl Progress {
     pub(super) fn new(format: LogFormat, quiet: bool, profile: Option<&Path>) -> Self {
         let terminal = std::io::stderr().is_terminal();
         let level = if quiet { "warn" } else { "info" };
-        let logs = tracing_subscriber::fmt::layer()
-            .with_writer(std::io::stderr)
-            .with_target(false)
-            .with_ansi(terminal && std::env::var_os("NO_COLOR").is_none());
+        let logs =
+            tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false).with_ansi(false);
         let logs = match format {
             LogFormat::Json => logs.json().boxed(),
             LogFormat::Auto | LogFormat::Text => logs.boxed(),

@@ -6,6 +6,7 @@
 //! how old the lists are that readers load. An event is sent when a run's command begins and when it ends, a trace and
 //! metrics when it ends.
 
+use std::collections::BTreeMap;
 use std::fmt::{self, Write};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -158,7 +159,7 @@ fn figures(ended: &Ended) -> Vec<Figure> {
         let values = values.into_iter().map(|(of, value)| (of.to_owned(), value)).collect();
         figures.push(Figure { name, help, label: Some(label), values });
     };
-    let sum = |counts: &std::collections::BTreeMap<String, u64>| counts.values().sum::<u64>() as f64;
+    let sum = |counts: &BTreeMap<String, u64>| counts.values().sum::<u64>() as f64;
     let events = &manifest.events;
     let outcomes = vec![
         ("kept", events.kept as f64),
@@ -181,11 +182,19 @@ fn figures(ended: &Ended) -> Vec<Figure> {
     let metrics =
         fused.into_iter().flatten().filter_map(|(name, value)| Some((name.as_str(), value.as_f64()?)));
     each("metric", "The fused lists on held-out behaviour.", "metric", metrics.collect());
-    let findings = manifest.gate["findings"].as_array();
-    let findings = findings.into_iter().flatten().filter_map(|finding| {
-        Some((finding["what"].as_str()?, f64::from(u8::from(!finding["holds"].as_bool()?))))
-    });
-    each("gate_broken", "Limits of the gate: 1 where one does not hold.", "limit", findings.collect());
+    // By the names that `--accept` takes: several of one name are broken where one of them is.
+    let mut broken: BTreeMap<&str, f64> = BTreeMap::new();
+    for finding in manifest.gate["findings"].as_array().into_iter().flatten() {
+        if let (Some(name), Some(holds)) = (finding["name"].as_str(), finding["holds"].as_bool()) {
+            *broken.entry(name).or_default() += f64::from(u8::from(!holds));
+        }
+    }
+    each(
+        "gate_broken",
+        "How many of the gate's limits of a name do not hold.",
+        "limit",
+        broken.into_iter().collect(),
+    );
     figures
 }
 
@@ -230,12 +239,15 @@ mod tests {
     }
 
     #[test]
-    fn labels_are_escaped() {
-        let finding =
-            serde_json::json!({ "findings": [{ "what": "odd \"type\" \\ events", "holds": false }] });
+    fn labels_are_escaped_and_a_limits_name_is_there_once() {
+        let finding = serde_json::json!({ "findings": [
+                { "name": "odd \"type\" \\ events", "holds": true },
+                { "name": "odd \"type\" \\ events", "holds": false },
+            ] });
         let manifest = Manifest { gate: finding, ..Manifest::default() };
         let ended = Ended { job: "night", at_s: 1, exit_code: 3, manifest: Some(&manifest), current: None };
-        let expected = "lamplighter_gate_broken{job=\"night\",limit=\"odd \\\"type\\\" \\\\ events\"} 1\n";
+        let expected =
+            "gauge\nlamplighter_gate_broken{job=\"night\",limit=\"odd \\\"type\\\" \\\\ events\"} 1\n";
         assert!(prometheus(&ended).ends_with(expected), "{}", prometheus(&ended));
     }
 }

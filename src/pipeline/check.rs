@@ -95,6 +95,20 @@ pub(super) fn inputs(job: &Job) -> Result<Inputs, Error> {
             return Err(Error::IdTypes { column, input, events, found });
         }
     }
+    let output = spec.output.to_string_lossy();
+    if let Some(scheme) = ["s3", "gs", "az"].into_iter().find(|of| output.contains(&format!("{of}:/")))
+        && !is_url(&output)
+    {
+        let problem =
+            format!("output: expected a folder, or a URL as {scheme}://bucket/folder; found `{output}`");
+        return Err(Error::Usage { problem });
+    }
+    let longest = spec.ranking.top_k.get();
+    if let Some(pin) = spec.catalog.pins.iter().find(|pin| usize::from(pin.rank.get()) > longest) {
+        let problem =
+            format!("catalog.pins: expected ranks from 1 to ranking.top_k = {longest}; found {}", pin.rank);
+        return Err(Error::Usage { problem });
+    }
     spec.linear.check()?;
     spec.repeat.check()?;
     spec.ranking.rules.check()?;

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use arrow::array::{ArrayRef, BooleanArray, RecordBatch, StringArray, UInt64Array};
-use arrow::util::pretty::pretty_format_batches;
 
 use crate::error::Error;
 use crate::job::Job;
@@ -15,6 +14,7 @@ use crate::{behavior, catalog};
 use super::current;
 use super::roofline;
 use super::runs::{Listed, named};
+use super::sql::table;
 
 /// A user's profile and list.
 ///
@@ -234,7 +234,7 @@ impl Shelf {
             if rows.num_rows() == 0 {
                 text += "no list\n";
             } else {
-                text += &format!("{}\n", pretty_format_batches(std::slice::from_ref(rows))?);
+                text += &table(rows)?;
             }
         }
         Ok(text)

@@ -31,6 +31,13 @@ pub enum Format {
     Json,
 }
 
+const HELP: &str = "\\d            tables; also events, items, users, and all_… of every run that is kept
+\\d TABLE      columns and what they mean
+\\s            what was asked before; \\g 12 asks it again (at a terminal)
+\\q            leave (at a terminal)
+SELECT …;     DataFusion's SQL; get_field(a, 'name') takes a field of a struct, unnest(a) a list apart
+";
+
 /// Runs one statement, or `\d` (the tables), or `\d TABLE` (its columns, and what they mean).
 ///
 /// # Errors
@@ -39,6 +46,9 @@ pub fn sql(job: &Job, statement: &str, format: Format) -> Result<String, Error> 
     let statement = statement.trim().trim_end_matches(';');
     if let Some(rest) = statement.strip_prefix("\\d") {
         return describe(job, rest.trim());
+    }
+    if ["help", "\\?", "\\h"].contains(&statement) {
+        return Ok(HELP.to_owned());
     }
     let rows = Shelf::open(job, statement)?.lake.ask(statement)?;
     text(&rows, format)
@@ -61,7 +71,7 @@ pub fn sql_to_file(job: &Job, statement: &str, path: &Path) -> Result<String, Er
 fn text(rows: &RecordBatch, format: Format) -> Result<String, Error> {
     let mut text = String::new();
     match format {
-        Format::Table => text = format!("{}\n", pretty_format_batches(&[shortened(rows)?])?),
+        Format::Table => text = table(&shortened(rows)?)?,
         Format::Json => {
             for row in 0..rows.num_rows() {
                 text += &format!("{}\n", Value::Object(object(rows, row)?));
@@ -85,6 +95,14 @@ fn text(rows: &RecordBatch, format: Format) -> Result<String, Error> {
         }
     }
     Ok(text)
+}
+
+/// Rows for people. What is no letter stays off their terminals, which would do what it says.
+pub(super) fn table(rows: &RecordBatch) -> Result<String, ArrowError> {
+    let text = pretty_format_batches(std::slice::from_ref(rows))?.to_string();
+    let shown =
+        text.chars().map(|c| if c.is_control() && c != '\n' { char::REPLACEMENT_CHARACTER } else { c });
+    Ok(shown.chain(['\n']).collect())
 }
 
 /// Letters of a vector that a table for people shows: an embedding has thousands.

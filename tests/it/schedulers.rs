@@ -10,7 +10,6 @@ use crate::shop::Shop;
 fn night(shop: &Shop, more: &[(&str, &str)]) -> Output {
     let jobs = Path::new(env!("CARGO_MANIFEST_DIR")).join("jobs");
     std::fs::create_dir_all(shop.path("jobs/cron")).expect("a folder");
-    std::fs::create_dir_all(shop.path("log")).expect("a folder");
     std::fs::copy(jobs.join("cron/nightly.sh"), shop.path("jobs/cron/nightly.sh")).expect("the script");
     let job = std::fs::read_to_string(shop.path("job.toml")).expect("the job");
     let job = job.replace("\"data/", "\"../data/").replace("\"out\"", "\"../out\"");

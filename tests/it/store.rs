@@ -108,7 +108,7 @@ fn a_job_in_a_store_makes_the_rows_that_it_makes_in_a_folder_and_every_command_r
         (&["run", "job.toml", "--date", "2026-11-22", "--set", "ranking.top_k=10"], "published"),
         (&["diff", "job.toml", "night-2026-11-21-1", "CURRENT"], "night-2026-11-22-1"),
         (&["rollback", "job.toml"], "readers load night-2026-11-21-1 again"),
-        (&["forget", "job.toml", &user], "1 users forgotten in 2 runs"),
+        (&["forget", "job.toml", &user], "1 of 1 users were found and are forgotten; runs: 2"),
     ] {
         let text = said(&lamplighter(&shop, s3.port, args), 0);
         assert!(text.contains(expected), "{args:?}: {text}");

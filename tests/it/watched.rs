@@ -27,7 +27,7 @@ fn monitoring_reads_how_the_last_run_ended() {
     let lists = record["tables"]["recommendations"]["rows"].as_f64();
     assert_eq!(value("table_rows{job=\"night\",table=\"recommendations\"}"), lists);
     assert!(value("metric{job=\"night\",metric=\"ndcg@10\"}") > Some(0.0));
-    assert_eq!(value("gate_broken{job=\"night\",limit=\"users with a list\"}"), Some(0.0));
+    assert_eq!(value("gate_broken{job=\"night\",limit=\"users\"}"), Some(0.0));
     let published = value("current_timestamp_seconds").expect("a time");
     assert!(published > 1.7e9);
 
@@ -51,7 +51,7 @@ fn monitoring_reads_how_the_last_run_ended() {
         shop.lamplighter(&["run", "job.toml", "--date", "2026-11-21", "--set", "gate.min_users=9999"]);
     assert_eq!(refused.status.code(), Some(3));
     assert_eq!(value("last_run_exit_code"), Some(3.0));
-    assert_eq!(value("gate_broken{job=\"night\",limit=\"users with a list\"}"), Some(1.0));
+    assert_eq!(value("gate_broken{job=\"night\",limit=\"users\"}"), Some(1.0));
     let failed = shop.lamplighter(&["run", "job.toml", "--set", "inputs.events.path='data/gone'"]);
     assert_eq!(failed.status.code(), Some(2));
     assert_eq!(
@@ -98,7 +98,7 @@ fn a_forgotten_user_is_in_no_file_and_no_cache_and_the_rest_stays() {
         shop.lamplighter(&["forget", "job.toml", &one, "--file", "users.txt", "--cache", &redis.url()]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(said.starts_with("2 users forgotten in 2 runs"), "{said}");
+    assert!(said.starts_with("2 of 2 users were found and are forgotten; runs: 2"), "{said}");
     assert!(
         said.contains("recommendations          80 rows removed") && said.contains("absent from"),
         "{said}"
