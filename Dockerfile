@@ -2,7 +2,7 @@
 #   -v /srv/shop/jobs:/jobs:ro -v /srv/shop/data:/data:ro -v /srv/shop/out:/out lamplighter run /jobs/nightly.toml
 FROM rust:1.95-bookworm AS build
 WORKDIR /src
-COPY Cargo.toml Cargo.lock rust-toolchain.toml ./
+COPY Cargo.toml Cargo.lock ./
 COPY src src
 COPY sql sql
 COPY tests tests

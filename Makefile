@@ -24,7 +24,7 @@ SNAPSHOTS_IN_USE := $(CARGO_TARGET_DIR)/snapshots-in-use
 # Cargo tells a file's age by its time alone: another clone that builds here may leave newer results.
 BUILT_FROM := $(CARGO_TARGET_DIR)/built-from
 
-.PHONY: help source build data run test test-airflow test-readers check check-cuda fmt clippy snapshots doc audit shop bench bench-peers bench-chain bench-scale bench-quality bench-load faults clean-data
+.PHONY: help source build data run test test-airflow test-azure test-readers check check-cuda fmt clippy snapshots doc audit shop bench bench-peers bench-chain bench-scale bench-quality bench-load faults clean-data
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -51,6 +51,10 @@ test: data source ## Run all tests and doctests
 test-airflow: build ## Run the DAG in a real Airflow, in a virtual environment of its own (needs network once)
 	cargo build --release --locked --example shop
 	scripts/test_airflow.sh $(LAMPLIGHTER) $(CARGO_TARGET_DIR)/release/examples/shop
+
+test-azure: build ## Nights in a container of Azure's emulator, from npm (needs npm, and network once)
+	cargo build --release --locked --example shop
+	scripts/test_azure.sh $(LAMPLIGHTER) $(CARGO_TARGET_DIR)/release/examples/shop
 
 test-readers: build ## DuckDB, pandas, pyarrow and Polars read every table, in a virtual environment of their own (needs network once)
 	cargo build --release --locked --example shop

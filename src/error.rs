@@ -305,6 +305,9 @@ impl Error {
             Self::Model(encoder::Error::Hub { .. } | encoder::Error::MissingFile { .. }) => {
                 "texts can be compared by their words, without a model: leave [encoder] out, or set encoder.kind = \"words\"".to_owned()
             }
+            Self::Publish(publish::Error::Json { path, .. }) if path.ends_with("CURRENT") => {
+                "`lamplighter rollback JOB RUN` writes it anew; the runs are below runs/".to_owned()
+            }
             Self::Publish(publish::Error::OtherJob { .. }) => "give each job a folder: output = \"../out/this-job\"".to_owned(),
             Self::Cache(cache::Error::Redis { .. }) => {
                 "readers take the lists they took before; the same command goes on where this one stopped".to_owned()

@@ -133,6 +133,11 @@ impl Config {
         types.into_iter().map(|known| known.event_type).collect()
     }
 
+    /// Whether events of this type count as something.
+    pub fn knows(&self, event_type: &str) -> bool {
+        self.known_types().iter().any(|known| known.name == event_type)
+    }
+
     /// What a user did with `{}`, which is an item's name or nothing, by the strength of it.
     pub fn verbs(&self) -> Vec<String> {
         let verb = |event_type: &str| match event_type {

@@ -103,6 +103,12 @@ pub(super) fn inputs(job: &Job) -> Result<Inputs, Error> {
             format!("output: expected a folder, or a URL as {scheme}://bucket/folder; found `{output}`");
         return Err(Error::Usage { problem });
     }
+    if let Some(found) = spec.inputs.events.constant.get("event_type").filter(|of| !spec.behavior.knows(of)) {
+        let problem = format!(
+            "inputs.events.constant.event_type: expected view, click, cart, purchase, search or one of behavior.event_types; found `{found}`"
+        );
+        return Err(Error::Usage { problem });
+    }
     let longest = spec.ranking.top_k.get();
     if let Some(pin) = spec.catalog.pins.iter().find(|pin| usize::from(pin.rank.get()) > longest) {
         let problem =

@@ -42,7 +42,11 @@ impl Listed {
 
 /// A job's runs, oldest first.
 pub(super) fn listed(job: &Job) -> Result<Vec<Listed>, Error> {
-    let current = publish::current(&job.place, &job.spec.name.0)?;
+    let current = match publish::current(&job.place, &job.spec.name.0) {
+        // It names nothing, until a run is named in it anew.
+        Err(publish::Error::Json { .. }) => None,
+        current => current?,
+    };
     let runs = publish::list_runs(&job.place, &job.spec.name.0)?;
     runs.into_iter()
         .map(|info| {
@@ -59,6 +63,7 @@ pub(super) fn listed(job: &Job) -> Result<Vec<Listed>, Error> {
 /// # Errors
 /// If runs cannot be read.
 pub fn list(job: &Job) -> Result<String, Error> {
+    publish::current(&job.place, &job.spec.name.0)?;
     let runs = listed(job)?;
     if runs.is_empty() {
         return Err(Error::NoRun { output: job.spec.output.clone() });
@@ -106,15 +111,20 @@ pub fn pin(job: &Job, run_id: &str, pinned: bool) -> Result<String, Error> {
 /// # Errors
 /// If there is none, it is not whole, or a run of the job is working.
 pub fn rollback(job: &Job, run_id: Option<&str>) -> Result<String, Error> {
-    let from = current(job)?.run_id;
-    let run_id = match run_id {
-        Some(run_id) => named(job, run_id)?.info.id,
-        None => match publish::previous(&job.place, &job.spec.name.0)? {
-            Some(run) => run.id,
-            None => {
-                return Err(Error::Usage { problem: format!("no run was published before {from}") });
-            }
-        },
+    let (from, run_id) = match run_id {
+        Some(run_id) => {
+            let run = named(job, run_id)?;
+            // A CURRENT that cannot be read is written anew.
+            let from = current(job).map_or_else(|_| "none that can be read".to_owned(), |from| from.run_id);
+            (from, run.info.id)
+        }
+        None => {
+            let from = current(job)?.run_id;
+            let previous = publish::previous(&job.place, &job.spec.name.0)?;
+            let none = || Error::Usage { problem: format!("no run was published before {from}") };
+            let run_id = previous.ok_or_else(none)?.id;
+            (from, run_id)
+        }
     };
     let run = named(job, &run_id)?;
     if run.manifest.as_ref().is_some_and(|manifest| manifest.state == State::Refused) {

@@ -337,7 +337,9 @@ impl Run {
 fn switch(place: &Place, lease: Option<&Lease>, job: &str, run_id: &str) -> Result<(), Error> {
     still_held(lease)?;
     // Another job's first night, which has another lock, may have ended meanwhile.
-    current(place, job)?;
+    if let Err(other @ Error::OtherJob { .. }) = current(place, job) {
+        return Err(other);
+    }
     let current = Current {
         run_id: run_id.to_owned(),
         path: format!("runs/{run_id}"),

@@ -34,6 +34,20 @@ fn mistakes_in_the_job_are_refused_before_any_work() {
 }
 
 #[test]
+fn keys_that_mean_nothing_are_refused_before_any_work() {
+    let shop = Shop::new(2_000, 0.0);
+    for (set, expected) in [
+        ("inputs.events.constant={event_type='buy'}", "found `buy`"),
+        ("output='s3:/lists/x'", "a URL as s3://bucket/folder"),
+        ("catalog.pins=[{when='TRUE',rank=21}]", "expected ranks from 1 to ranking.top_k = 20; found 21"),
+        ("catalog.pins=[{when='TRUE',rank=0}]", "nonzero"),
+        ("ranking.rules.diversity=1.5", "diversity"),
+    ] {
+        refused(&shop, &["check", "job.toml", "--set", set], 2, &[expected]);
+    }
+}
+
+#[test]
 fn mistakes_in_the_inputs_are_refused_before_any_work() {
     let shop = Shop::new(2_000, 0.0);
     refused(&shop, &run_with("inputs.events.path='data/gone'"), 2, &["data/gone", "found nothing", "hint:"]);

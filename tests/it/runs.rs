@@ -55,6 +55,12 @@ fn going_back_switches_to_a_whole_run_and_to_no_other() {
     said(&shop, &["rollback", "job.toml", "night-2026-11-21-1"]);
     assert!(shop.current().ends_with("night-2026-11-21-1"));
 
+    // A CURRENT that cannot be read says so, and is written anew.
+    std::fs::write(shop.path("out/CURRENT"), "{\"run_id\": ").expect("a file");
+    refused(&shop, &["runs", "job.toml"], 1, "rollback JOB RUN");
+    assert!(said(&shop, &["rollback", "job.toml", "night-2026-11-21-1"]).contains("before it was none"));
+    assert!(shop.current().ends_with("night-2026-11-21-1"));
+
     // A run that has lost rows is not gone back to.
     let damaged = shop.path("out/runs/night-2026-11-20-1/popular_items/part.parquet");
     std::fs::remove_file(damaged).expect("a file");
