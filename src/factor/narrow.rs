@@ -5,8 +5,7 @@
 //! less than what conjugate gradients leave: the objective of 3.7 million pairs stays the same to six digits.
 
 use crate::matrix::Aligned;
-use crate::matrix::kernels::prefetch;
-use pulp::Arch;
+use crate::matrix::kernels::{prefetch, vectorized};
 use rayon::prelude::*;
 
 /// Rows rounded together.
@@ -25,13 +24,13 @@ impl Narrow {
         let (mut values, mut units) = (Aligned::new(rows.len(), 0i16), vec![0f32; rows.len() / dim]);
         let chunks = values.get_mut().par_chunks_mut(CHUNK * dim).zip(units.par_chunks_mut(CHUNK));
         chunks.zip(rows.par_chunks(CHUNK * dim)).for_each(|((values, units), rows)| {
-            Arch::new().dispatch(
+            vectorized(
                 #[inline(always)]
                 || {
-                    let narrow = values.chunks_exact_mut(dim).zip(units);
-                    narrow
-                        .zip(rows.chunks_exact(dim))
-                        .for_each(|((values, unit), row)| *unit = round(row, values));
+                    let narrow = values.chunks_exact_mut(dim).zip(&mut *units);
+                    for ((values, unit), row) in narrow.zip(rows.chunks_exact(dim)) {
+                        *unit = round(row, values);
+                    }
                 },
             );
         });

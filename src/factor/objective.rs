@@ -1,9 +1,8 @@
 //! The objective in f64 from finished factors.
 
 use super::Objective;
-use crate::matrix::kernels::{dot, prefetch};
+use crate::matrix::kernels::{dot, prefetch, vectorized};
 use crate::matrix::{Csr, Dense, View, ViewMut, add_product};
-use pulp::Arch;
 use rayon::prelude::*;
 
 /// Rows summed together, independent of the number of threads.
@@ -47,7 +46,7 @@ pub(super) fn measure(
 }
 
 fn observed_of((cols, weights): (&[u32], &[f32]), user: &[f32], items: &Dense) -> f64 {
-    Arch::new().dispatch(
+    vectorized(
         #[inline(always)]
         || {
             let mut sum = 0.0;

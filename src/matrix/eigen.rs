@@ -4,9 +4,7 @@
 //! *Matrix Computations*, sections 8.3.1 and 8.3.3). Eigenvectors are kept as rows, so that every
 //! reflection and rotation touches contiguous memory; about `10 n³` operations.
 
-use pulp::Arch;
-
-use super::kernels::dot;
+use super::kernels::{dot, vectorized};
 
 /// A symmetric matrix as `Σ values[k] vectors[k] vectors[k]'`.
 pub struct Eigen {
@@ -24,14 +22,13 @@ const MAX_ROUNDS: usize = 64;
 const NOTHING: f64 = 1e-24;
 
 /// Decomposes the symmetric `n × n` row-major `matrix`; none if it holds values that are not finite.
-pub fn decompose(matrix: Vec<f64>, n: usize) -> Option<Eigen> {
+pub fn decompose(mut matrix: Vec<f64>, n: usize) -> Option<Eigen> {
     if matrix.iter().any(|value| !value.is_finite()) {
         return None;
     }
-    Arch::new().dispatch(
+    vectorized(
         #[inline(always)]
         || {
-            let mut matrix = matrix;
             // With a largest entry of one, what is nothing is known without looking beside it.
             let size = matrix.iter().fold(f64::MIN_POSITIVE, |size, value| size.max(value.abs()));
             matrix.iter_mut().for_each(|value| *value /= size);

@@ -2,11 +2,10 @@
 
 use std::ops::Range;
 
-use pulp::Arch;
 use rayon::prelude::*;
 
-use crate::matrix::kernels::dot;
-use crate::matrix::{Csr, Dense};
+use crate::matrix::kernels::{dot, vectorized};
+use crate::matrix::{Csr, Dense, View, ViewMut, add_product};
 
 use super::spread::Spread;
 use super::{Error, Linear, Mix, N_SOURCES, Source, Sources, Weights};
@@ -215,7 +214,7 @@ impl Part {
     /// Mean and standard deviation of `x · y` over the eligible items.
     fn moments_of(&self, x: &[f32]) -> (f64, f64) {
         let x: Vec<f64> = x.iter().map(|x| f64::from(*x)).collect();
-        let (mean, variance, length) = Arch::new().dispatch(
+        let (mean, variance, length) = vectorized(
             #[inline(always)]
             || {
                 let rows = self.covariance.chunks_exact(x.len().max(1)).enumerate();
@@ -251,19 +250,13 @@ fn moments(items: &Dense, eligible: &[bool]) -> (Vec<f64>, Vec<f64>) {
         let partial: Vec<Vec<f64>> = group
             .par_chunks(CHUNK)
             .map(|chunk| {
-                let mut sums = vec![0f64; d * d];
-                let mut centred = vec![0f64; d];
+                let mut centred = Vec::with_capacity(chunk.len() * d);
                 for item in chunk {
-                    for ((slot, value), mean) in centred.iter_mut().zip(items.row(*item)).zip(&mean) {
-                        *slot = f64::from(*value) - mean;
-                    }
-                    for (at, value) in centred.iter().enumerate() {
-                        if *value != 0.0 {
-                            let row = &mut sums[at * d..(at + 1) * d];
-                            row.iter_mut().zip(&centred).for_each(|(sum, other)| *sum += value * other);
-                        }
-                    }
+                    centred.extend(items.row(*item).iter().zip(&mean).map(|(x, mean)| f64::from(*x) - mean));
                 }
+                let centred = View::new(&centred, chunk.len(), d, d);
+                let mut sums = vec![0f64; d * d];
+                add_product(&mut ViewMut::new(&mut sums, d, d, d), 1.0, centred.transposed(), centred);
                 sums
             })
             .collect();

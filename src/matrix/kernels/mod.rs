@@ -12,6 +12,8 @@ mod rows;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use pulp::{Arch, Simd, WithSimd};
+
 pub use int8::{Dots, Floors, Hits, Panel, QUERIES, ROWS};
 pub use layers::{add_norm, attend};
 pub use linear::{Precision, Then, Weights};
@@ -27,6 +29,27 @@ pub fn prefetch<T>(values: &[T]) {
         unsafe {
             std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(line.as_ptr().cast());
         }
+    }
+}
+
+/// Does some work whose loops are compiled for this machine's vectors: those of the work and of what is inlined into
+/// it, which has to be marked so, as the work itself.
+///
+/// Not as the library has it for any closure: called as an `FnOnce`, one that can be called more than once is wrapped
+/// in a function that nothing inlines, and its loops are compiled for every machine.
+#[inline(always)]
+pub fn vectorized<R>(work: impl FnMut() -> R) -> R {
+    Arch::new().dispatch(Work(work))
+}
+
+struct Work<F>(F);
+
+impl<R, F: FnMut() -> R> WithSimd for Work<F> {
+    type Output = R;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(mut self, _: S) -> R {
+        (self.0)()
     }
 }
 
