@@ -56,6 +56,7 @@ impl Spectral {
 impl Learned {
     pub(super) fn sources<'a>(&'a self, eligible: &'a [bool]) -> ranking::Sources<'a> {
         ranking::Sources {
+            featured: &[],
             dense: self.dense(),
             linear: self.linear(),
             own: self.own.iter().map(|(source, own)| (*source, own)).collect(),

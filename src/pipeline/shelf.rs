@@ -27,6 +27,8 @@ pub(super) struct Shelf {
     /// Items × dim, rows of unit length or zero: embeddings, or factors where there are none.
     pub(super) vectors: Dense,
     pins: Vec<(u16, u32)>,
+    /// Whether an item is pinned, or boosted.
+    featured: Vec<bool>,
     /// What the job adds to items' scores, where it adds anything.
     bias: Option<Vec<f32>>,
     /// The most items that the caps leave any list.
@@ -58,8 +60,10 @@ impl Night<'_> {
         pins.sort_unstable();
         let bias = bias(&rules, learned, catalog);
         let (categories, brands) = (numbered(&catalog.categories), numbered(&catalog.brands));
-        let longest = usize::MAX;
-        let shelf = Shelf { rules, categories, brands, groups, vectors, pins, bias, longest };
+        let featured =
+            catalog.pins.iter().zip(&catalog.boosts).map(|(pin, boost)| pin.is_some() || *boost > 0.0);
+        let (featured, longest) = (featured.collect(), usize::MAX);
+        let shelf = Shelf { rules, categories, brands, groups, vectors, pins, featured, bias, longest };
         let eligible = (0..catalog.eligible.len() as u32).filter(|item| catalog.eligible[*item as usize]);
         Ok(Shelf { longest: shelf.rules.longest(&shelf.traits(), eligible), ..shelf })
     }
@@ -86,7 +90,8 @@ impl Shelf {
 
     /// What is known of users and items, and what the rules add to it.
     pub(super) fn sources<'a>(&'a self, learned: &'a Learned, eligible: &'a [bool]) -> Sources<'a> {
-        Sources { bias: self.bias.as_deref(), ruled: self.arranges(), ..learned.sources(eligible) }
+        let (bias, ruled) = (self.bias.as_deref(), self.arranges());
+        Sources { bias, ruled, featured: &self.featured, ..learned.sources(eligible) }
     }
 
     /// Some users' lists, full wherever the catalogue and the rules allow it.

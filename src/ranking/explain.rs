@@ -1,10 +1,9 @@
 //! Why a row is in a list: what each source gave, and which of the user's own items speaks for it.
 
-use pulp::Arch;
 use rayon::prelude::*;
 
 use crate::matrix::Dense;
-use crate::matrix::kernels::dot;
+use crate::matrix::kernels::{dot, vectorized};
 
 use super::fusion::Fusion;
 use super::spread::Spread;
@@ -115,7 +114,7 @@ impl Fusion<'_> {
             .zip(contributions)
             .map(|((&item, retrieved), mut contributions)| {
                 let vector = self.items().row(item as usize);
-                Arch::new().dispatch(
+                vectorized(
                     #[inline(always)]
                     || {
                         for part in &self.parts {
@@ -131,7 +130,8 @@ impl Fusion<'_> {
                     // What a rule moved up has more than its sources gave it.
                     contributions[Source::Rules as usize] += score - contributions.iter().sum::<f32>();
                 }
-                let strongest = strongest(&contributions);
+                let is_featured = self.sources.featured.get(item as usize).copied().unwrap_or(false);
+                let strongest = strongest(&contributions, is_featured);
                 let reason = match before {
                     Some(_) => Reason::Again,
                     None if seen.is_empty() && knows_words => Reason::Searched,
@@ -183,7 +183,7 @@ fn heaviest_items(items: &[u32], weights: &[f32]) -> Vec<(u32, f32)> {
 /// exact decomposition of Hu, Koren and Volinsky (2008, section 5), which needs a solve a user.
 fn best_by_cosine(items: &Dense, norms: &[f32], item: u32, history: &[(u32, f32)]) -> Option<u32> {
     let (row, own) = (items.row(item as usize), norms[item as usize]);
-    Arch::new().dispatch(
+    vectorized(
         #[inline(always)]
         || {
             let mut best: Option<(f32, u32)> = None;
@@ -214,10 +214,11 @@ fn best_by_model(linear: &Linear<'_>, item: u32, history: &[(u32, f32)]) -> Opti
     best.map(|(_, item)| item)
 }
 
-/// The source that gave most, the rules among them; of equals the first.
-fn strongest(contributions: &[f32; N_SOURCES]) -> Source {
+/// The source that gave most, of equals the first; the rules only where they want the very item, and do not help it as
+/// one of the long tail, or to make a list diverse.
+fn strongest(contributions: &[f32; N_SOURCES], is_featured: bool) -> Source {
     let mut strongest = Source::Factors;
-    for source in Source::ALL {
+    for source in Source::weighed().chain(is_featured.then_some(Source::Rules)) {
         if contributions[source as usize] > contributions[strongest as usize] {
             strongest = source;
         }

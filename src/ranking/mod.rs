@@ -85,6 +85,8 @@ pub struct Sources<'a> {
     pub bias: Option<&'a [f32]>,
     /// Whether rules arrange the lists, so that scores may be more than their parts.
     pub ruled: bool,
+    /// Whether the shop wants an item in lists, which then may be why it is there; nothing where it wants none.
+    pub featured: &'a [bool],
     /// Whether an item may be listed.
     pub eligible: &'a [bool],
 }

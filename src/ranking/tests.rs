@@ -61,6 +61,7 @@ impl Shop {
 
     fn sources(&self) -> Sources<'_> {
         Sources {
+            featured: &[],
             dense: vec![
                 (Source::Factors, &self.factors.0, &self.factors.1),
                 (Source::Content, &self.content.0, &self.content.1),

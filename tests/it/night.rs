@@ -330,6 +330,7 @@ fn rules_shape_lists_and_lists_stay_full() {
     assert!(by_rules.iter().any(|row| row[0] == pinned) && by_rules.len() > 200, "{}", by_rules.len());
     let is_honest = |reason: &str| reason == "featured by the shop" || reason.starts_with("you ");
     assert!(by_rules.iter().all(|row| is_honest(&row[2])), "{by_rules:?}");
+    assert!(by_rules.iter().all(|row| row[0] == pinned || brands[&row[0]] == boosted), "{by_rules:?}");
 }
 
 #[test]
