@@ -72,7 +72,7 @@ impl Night<'_> {
 
     /// Removes runs that are too old. What cannot be removed is no reason for a night to fail.
     fn retain(&mut self) {
-        match self.output.retain(self.job.spec.publish.keep_runs) {
+        match self.output.retain(self.job.spec.publish.keep_runs, &self.run) {
             Ok(removed) if removed.is_empty() => {}
             Ok(removed) => self.retired = removed,
             Err(error) => (self.on_event)(Event::Warning(&format!("old runs are still there: {error}"))),
@@ -119,7 +119,8 @@ impl Night<'_> {
         }
         let mut n_clear = 0;
         for run in publish::list_runs(&self.job.place, &self.job.spec.name.0)? {
-            let manifest = publish::read_manifest(&run.folder)?;
+            // One that cannot be read is another's to complain of.
+            let manifest = publish::read_manifest(&run.folder).ok().flatten();
             n_clear += usize::from(manifest.is_some_and(|manifest| manifest.pseudonyms.is_empty()));
         }
         if n_clear > 0 {

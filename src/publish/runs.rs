@@ -197,30 +197,31 @@ impl Output {
         switch(&self.place, self.lease.as_deref(), &self.job, run_id)
     }
 
-    /// Removes runs that are too old, and returns their names: published ones of other nights than the newest
-    /// `keep`, so that a night that was run again pushes none out; of what was not published, runs past the newest
-    /// `keep` complete ones. Never the one in `CURRENT`, the published one before it, nor one that is pinned; 0
-    /// keeps all.
+    /// Removes runs that are too old, and returns their names: those of other nights than the newest `keep` that were
+    /// published, so that a night that was run again pushes none out, and of what was not published all but the newest
+    /// `keep`. Never the one in `CURRENT`, the published one before it, tonight's, nor one that is pinned; 0 keeps all.
     ///
     /// # Errors
     /// If a folder cannot be read or removed; a run is in its place or not at all.
-    pub fn retain(&self, keep: usize) -> Result<Vec<String>, Error> {
+    pub fn retain(&self, keep: usize, tonight: &Run) -> Result<Vec<String>, Error> {
         let folder = self.place.root().join("runs");
         let Some(current) = current(&self.place, &self.job)?.filter(|_| keep > 0) else {
             return Ok(Vec::new());
         };
         let previous = previous(&self.place, &self.job)?;
-        let (mut complete, mut nights, mut removed) = (0, BTreeSet::new(), Vec::new());
+        let (mut others, mut nights, mut removed) = (0, BTreeSet::new(), Vec::new());
         for run in list_runs(&self.place, &self.job)?.into_iter().rev() {
-            let is_published = is_published(&run)?;
+            let is_published = is_published(&run);
             if is_published {
                 nights.insert(run.date);
+            } else {
+                others += 1;
             }
-            let is_kept = if is_published { nights.len() <= keep } else { complete < keep }
+            let is_kept = (nights.len() <= keep && (is_published || others <= keep))
                 || run.pinned
+                || run.id == tonight.id
                 || run.id == current.run_id
                 || previous.as_ref().is_some_and(|previous| previous.id == run.id);
-            complete += usize::from(run.complete);
             if is_kept {
                 continue;
             }
@@ -423,16 +424,17 @@ pub fn previous(place: &Place, job: &str) -> Result<Option<RunInfo>, Error> {
     let place = older.iter().position(|run| run.id == current.run_id).unwrap_or(older.len());
     older.truncate(place);
     for run in older.into_iter().rev() {
-        if is_published(&run)? {
+        if is_published(&run) {
             return Ok(Some(run));
         }
     }
     Ok(None)
 }
 
-fn is_published(run: &RunInfo) -> Result<bool, Error> {
-    let manifest = if run.complete { read_manifest(&run.folder)? } else { None };
-    Ok(manifest.is_some_and(|manifest| manifest.state == State::Published))
+/// A manifest that cannot be read says nothing of the kind.
+fn is_published(run: &RunInfo) -> bool {
+    let manifest = if run.complete { read_manifest(&run.folder).ok().flatten() } else { None };
+    manifest.is_some_and(|manifest| manifest.state == State::Published)
 }
 
 /// Pins a run, so that it is kept however old it gets, or no longer does so.

@@ -119,6 +119,10 @@ fn a_backfilled_night_does_not_take_the_place_of_a_later_one() {
     let held = manifest(&run_folder(&shop, "night-2026-11-15-1"));
     assert_eq!(held["state"], "held");
     assert_eq!(held["gate"]["compared_with"], serde_json::Value::Null, "later nights are no measure");
+    // However few runs are kept, and however many later nights there are, what was just made stays.
+    let few = [&earlier[..], &["--set", "publish.keep_runs=1"]].concat();
+    assert_eq!(night(&shop, "2026-11-14", &few).0, Some(0));
+    assert!(run_folder(&shop, "night-2026-11-14-1").join("manifest.json").exists());
     let (code, said) = night(&shop, "2026-11-16", &[&earlier[..], &["--make-current"]].concat());
     assert_eq!(code, Some(0), "{said}");
     assert!(shop.current().ends_with("night-2026-11-16-1"));
