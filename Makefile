@@ -1,4 +1,4 @@
-# `make check` is the whole gate; CI only calls it. `make help` lists the rest.
+# `make check` is the whole gate; CI calls it, and `make check-cuda`. `make help` lists the rest.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c

@@ -63,7 +63,10 @@ rows() {
 
 lamplighter run "$work/out" mirror --date 2026-11-21 > /dev/null
 lamplighter run "$stored" mirror --date 2026-11-21 > /dev/null
-cmp <(rows "$work/out") <(rows "$stored")
+rows "$work/out" > "$work/of-folder.csv"
+rows "$stored" > "$work/of-store.csv"
+[[ -s $work/of-folder.csv ]]
+cmp "$work/of-folder.csv" "$work/of-store.csv"
 lamplighter run "$stored" mirror --date 2026-11-22 > /dev/null
 lamplighter rollback "$stored" mirror | grep -q 'readers load night-2026-11-21-1 again'
 

@@ -143,11 +143,9 @@ pub enum Error {
     },
     /// Users were looked for in runs whose ids say nothing of them.
     #[error(
-        "{found}expected runs whose ids are hashed with privacy.pseudonym_key as it is now; found that {runs} are hashed with another key"
+        "expected runs whose ids are hashed with privacy.pseudonym_key as it is now; found that {runs} are hashed with another key"
     )]
     OtherKeys {
-        /// What became of the users in the other runs.
-        found: String,
         /// The runs.
         runs: String,
     },
@@ -191,12 +189,12 @@ impl Error {
                 ..
             }
             | Self::Output(lake::store::Error::Refused { passing: true, .. })
-            | Self::Model(encoder::Error::Hub { .. })
             | Self::ModelStore(
                 lake::store::Error::Refused { passing: true, .. }
                 | lake::store::Error::Lost { .. }
                 | lake::store::Error::File { .. },
             ) => 1,
+            Self::Model(error) if error.may_pass() => 1,
             Self::Job(_)
             | Self::Output(_)
             | Self::Input { .. }
@@ -306,7 +304,8 @@ impl Error {
                 "texts can be compared by their words, without a model: leave [encoder] out, or set encoder.kind = \"words\"".to_owned()
             }
             Self::Publish(publish::Error::Json { path, .. }) if path.ends_with("CURRENT") => {
-                "`lamplighter rollback JOB RUN` writes it anew; the runs are below runs/".to_owned()
+                let first = if path.to_string_lossy().contains("://") { "remove that object; then " } else { "" };
+                format!("{first}`lamplighter rollback JOB RUN` writes it anew; the runs are below runs/")
             }
             Self::Publish(publish::Error::OtherJob { .. }) => "give each job a folder: output = \"../out/this-job\"".to_owned(),
             Self::Cache(cache::Error::Redis { .. }) => {

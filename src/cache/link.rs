@@ -110,17 +110,20 @@ impl Link {
         Ok(())
     }
 
-    /// How many of the keys are there.
-    pub(super) fn count(&mut self, keys: &[String]) -> Result<u64, Error> {
-        self.renew(keys, None)
+    /// How many of the keys are there; they go so many seconds from now on, or stay.
+    pub(super) fn renew(&mut self, keys: &[String], ttl: Option<u64>) -> Result<u64, Error> {
+        let Some(seconds) = ttl else {
+            let persist = keys.iter().map(|key| cmd("PERSIST").arg(key).to_owned());
+            self.ask_all::<Value>("keep lists", persist.collect())?;
+            return self.count(keys);
+        };
+        let commands = keys.iter().map(|key| cmd("EXPIRE").arg(key).arg(seconds).to_owned());
+        Ok(self.ask_all::<u64>("renew lists", commands.collect())?.into_iter().sum())
     }
 
-    /// How many of the keys are there; where it is given, they go so many seconds from now on.
-    pub(super) fn renew(&mut self, keys: &[String], ttl: Option<u64>) -> Result<u64, Error> {
-        let commands = keys.iter().map(|key| match ttl {
-            Some(seconds) => cmd("EXPIRE").arg(key).arg(seconds).to_owned(),
-            None => cmd("EXISTS").arg(key).to_owned(),
-        });
+    /// How many of the keys are there.
+    pub(super) fn count(&mut self, keys: &[String]) -> Result<u64, Error> {
+        let commands = keys.iter().map(|key| cmd("EXISTS").arg(key).to_owned());
         let found: Vec<u64> = self.ask_all("count lists", commands.collect())?;
         Ok(found.into_iter().sum())
     }

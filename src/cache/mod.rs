@@ -283,6 +283,7 @@ pub fn load(
         }
     }
     link.note(&meta, "complete", "1", ttl)?;
+    link.renew(std::slice::from_ref(&meta), ttl)?;
     if let Some(old) = before.as_ref().filter(|old| *old != run) {
         link.put(&names.previous, old)?;
     }

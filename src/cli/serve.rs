@@ -60,6 +60,7 @@ fn cache_url(given: Option<&String>) -> Option<String> {
     given.cloned().or_else(|| std::env::var("REDIS_URL").ok())
 }
 
+/// What was found is said in any case; where runs are of another key, that is an error.
 pub(super) fn forget(args: &ForgetArgs) -> Result<String, Error> {
     let mut users: BTreeSet<String> = args.users.iter().cloned().collect();
     if let Some(path) = &args.file {
@@ -68,7 +69,12 @@ pub(super) fn forget(args: &ForgetArgs) -> Result<String, Error> {
         })?;
         users.extend(text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned));
     }
-    pipeline::forget(&args.job.load()?, &users, cache_url(args.cache.as_ref()).as_deref())
+    let forgotten = pipeline::forget(&args.job.load()?, &users, cache_url(args.cache.as_ref()).as_deref())?;
+    if forgotten.of_other_keys.is_empty() {
+        return Ok(forgotten.text);
+    }
+    super::print(&forgotten.text);
+    Err(Error::OtherKeys { runs: forgotten.of_other_keys.join(", ") })
 }
 
 pub(super) fn load(args: &LoadArgs, progress: &mut Progress) -> Result<String, Error> {

@@ -82,7 +82,8 @@ fn shell(job: &Job, format: Format) -> Result<String, Error> {
     prompt("sql> ");
     for line in stdin.lines() {
         let line = line.map_err(|source| Error::Export { source })?;
-        let is_command = statement.is_empty() && line.trim_start().starts_with('\\');
+        let is_command =
+            statement.is_empty() && (line.trim_start().starts_with('\\') || line.trim() == "help");
         let command = if is_command { line.trim() } else { "" };
         if command == "\\q" {
             break;

@@ -27,6 +27,7 @@
 
 use std::path::PathBuf;
 
+use hf_hub::api::sync::ApiError;
 use rayon::prelude::*;
 
 use crate::matrix::{Dense, DenseError};
@@ -111,7 +112,7 @@ pub enum Error {
         file: &'static str,
         /// What the hub client reported.
         #[source]
-        source: Box<hf_hub::api::sync::ApiError>,
+        source: Box<ApiError>,
     },
     /// A model file cannot be read.
     #[error("cannot read {}", path.display())]
@@ -153,6 +154,20 @@ pub enum Error {
     /// An embedding is not finite.
     #[error("the model gave an embedding that is not finite")]
     NotFinite(#[source] DenseError),
+}
+
+impl Error {
+    /// Whether another try may meet a hub that has the model.
+    pub fn may_pass(&self) -> bool {
+        let Self::Hub { source, .. } = self else { return false };
+        let mut error = source.as_ref();
+        while let ApiError::TooManyRetries(inner) = error {
+            error = inner;
+        }
+        let ApiError::RequestError(error) = error else { return true };
+        // What it does not know, or does not show to us, it will not an hour later either.
+        !matches!(**error, ureq::Error::Status(400..=428 | 430..=499, _))
+    }
 }
 
 /// What turns texts into embeddings.

@@ -472,3 +472,14 @@ fn texts_without_a_common_word_seldom_seem_alike() {
     assert!(n_positive > 2000 && n_alike < 25, "{n_positive} {n_alike} of 4,950");
     assert_eq!(Kind::Transformer.chance(384), 0.0);
 }
+
+#[test]
+fn what_a_hub_does_not_know_it_will_not_know_later_either() {
+    let may_pass = |status: u16| {
+        let answer = ureq::Response::new(status, "said", "").unwrap();
+        let source = Box::new(ApiError::RequestError(Box::new(ureq::Error::Status(status, answer))));
+        let source = Box::new(ApiError::TooManyRetries(source));
+        Error::Hub { model: "org/name".to_owned(), file: "config.json", source }.may_pass()
+    };
+    assert_eq!([401, 404, 429, 500, 503].map(may_pass), [false, false, true, true, true]);
+}

@@ -286,15 +286,20 @@ impl Store {
         if folder.is_dir() {
             return Ok(folder);
         }
-        let partial = folder.with_added_extension(format!("{}.partial", std::process::id()));
+        let file = |action| move |source| Error::File { action, path: below.to_owned(), source };
+        disk::create_folders(below).map_err(file("create"))?;
+        // Of a name that no other process draws, and gone where this one fails.
+        let (prefix, partial) = (format!("{of_url}-"), tempfile::Builder::new());
+        let partial =
+            { partial }.prefix(&prefix).suffix(".partial").tempdir_in(below).map_err(file("write into"))?;
+        let to = |key: &str| partial.path().join(key);
         let wanted: Vec<(String, PathBuf)> =
-            objects.iter().map(|object| (object.key.clone(), partial.join(&object.key))).collect();
+            objects.iter().map(|object| (object.key.clone(), to(&object.key))).collect();
         self.fetch(&wanted)?;
         // What was written meanwhile would be of two versions.
         if versions()? != objects {
             return Err(Error::Lost { location: self.url.clone() });
         }
-        let file = |action| move |source| Error::File { action, path: below.to_owned(), source };
         for entry in std::fs::read_dir(below).map_err(file("look into"))? {
             let path = entry.map_err(file("look into"))?.path();
             // Another process may be at it: what it has fetched is left alone for a day.
@@ -313,9 +318,9 @@ impl Store {
                 std::fs::remove_dir_all(&path).map_err(file("remove from"))?;
             }
         }
-        match std::fs::rename(&partial, &folder) {
+        match std::fs::rename(partial.path(), &folder) {
             // Another process was faster with the same objects.
-            Err(_) if folder.is_dir() => std::fs::remove_dir_all(&partial).map_err(file("remove from"))?,
+            Err(_) if folder.is_dir() => {}
             renamed => renamed.map_err(file("rename in"))?,
         }
         Ok(folder)

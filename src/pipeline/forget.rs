@@ -10,11 +10,19 @@ use crate::publish;
 /// Users without a row that are named.
 const NAMED: usize = 10;
 
+/// What became of them.
+pub struct Forgotten {
+    /// What was found where, for people.
+    pub text: String,
+    /// Runs whose ids are hashed with another key, of which nothing can be said.
+    pub of_other_keys: Vec<String>,
+}
+
 /// Takes users out of every run, and out of a Redis where one is given, and says what was found where.
 ///
 /// # Errors
 /// If a run of the job is working, a file cannot be read or written, or a row is found afterwards.
-pub fn forget(job: &Job, users: &BTreeSet<String>, url: Option<&str>) -> Result<String, Error> {
+pub fn forget(job: &Job, users: &BTreeSet<String>, url: Option<&str>) -> Result<Forgotten, Error> {
     if users.is_empty() {
         return Err(Error::Usage { problem: "expected users to forget; found none".to_owned() });
     }
@@ -50,10 +58,8 @@ pub fn forget(job: &Job, users: &BTreeSet<String>, url: Option<&str>) -> Result<
     if !unknown.is_empty() {
         let some = unknown.iter().take(NAMED).copied().collect::<Vec<_>>().join(", ");
         let more = if unknown.len() > NAMED { ", …" } else { "" };
-        text += &format!("  {} had no row anywhere: {some}{more}\n", unknown.len());
+        text += &format!("  {} had no row in any table of a run: {some}{more}\n", unknown.len());
     }
-    if !forgotten.of_other_keys.is_empty() {
-        return Err(Error::OtherKeys { found: text, runs: forgotten.of_other_keys.join(", ") });
-    }
-    Ok(text + "\nThe inputs are as they were: a night that still finds their events there lists them again.\n")
+    text += "\nThe inputs are as they were: a night that still finds their events there lists them again.\n";
+    Ok(Forgotten { text, of_other_keys: forgotten.of_other_keys })
 }

@@ -115,7 +115,8 @@ pub fn rollback(job: &Job, run_id: Option<&str>) -> Result<String, Error> {
         Some(run_id) => {
             let run = named(job, run_id)?;
             // A CURRENT that cannot be read is written anew.
-            let from = current(job).map_or_else(|_| "none that can be read".to_owned(), |from| from.run_id);
+            let from =
+                current(job).map_or_else(|_| "none, or none that can be read".to_owned(), |from| from.run_id);
             (from, run.info.id)
         }
         None => {

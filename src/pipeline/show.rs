@@ -85,8 +85,10 @@ pub fn query(job: &Job, words: &str, k: usize) -> Result<String, Error> {
 /// # Errors
 /// If nothing is published, or there is no such run.
 pub fn run(job: &Job, run_id: Option<&str>) -> Result<String, Error> {
-    current(job)?;
-    let run = named(job, run_id.unwrap_or("CURRENT"))?;
+    let run = match run_id {
+        Some(run_id) => named(job, run_id)?,
+        None => named(job, &current(job)?.run_id)?,
+    };
     let manifest = run.manifest.ok_or(publish::Error::Incomplete { run_id: run.info.id })?;
     Ok(describe(&manifest))
 }

@@ -44,7 +44,7 @@ const KEPT: [(&str, &[&str]); 17] = [
     ("redis", &["cache"]),
     ("tpe", &["tuning"]),
     ("rand", &["tuning"]),
-    ("ureq", &["observe"]),
+    ("ureq", &["observe", "encoder"]),
 ];
 
 fn sources(folder: &Path) -> Vec<PathBuf> {

@@ -107,7 +107,8 @@ fn with_a_key_only_pseudonyms_are_anywhere_and_commands_take_real_ids() {
     let forgotten = with_key(&["forget", "job.toml", one, "nobody", "--set", "output=plain"]);
     let said = String::from_utf8_lossy(&forgotten.stdout).into_owned();
     assert!(
-        said.contains("1 of 2 users were found") && said.contains("1 had no row anywhere: nobody"),
+        said.contains("1 of 2 users were found")
+            && said.contains("1 had no row in any table of a run: nobody"),
         "{said}"
     );
     assert!(!users(&plain).contains(one));

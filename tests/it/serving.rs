@@ -70,6 +70,12 @@ fn every_list_is_in_the_cache_before_readers_are_switched_and_old_ones_go() {
     assert!(again.contains("0.0 MiB of values"), "{again}");
     assert_loaded(&redis, &first);
 
+    // With none they stay, those too that were to go.
+    load(&shop, &redis.url(), &["--set", "cache.ttl_hours=0"]);
+    for key in redis.ask::<Vec<String>>(&["KEYS", "night-2026-11-21-1:*"]) {
+        assert_eq!(redis.ask::<i64>(&["TTL", &key]), -1, "{key}");
+    }
+
     shop.run(&["--set", "ranking.top_k=7"]);
     load(&shop, &redis.url(), &["--set", "cache.batch=7"]);
     assert_eq!(redis.ask::<String>(&["GET", "night:previous"]), "night-2026-11-21-1");
