@@ -1,7 +1,7 @@
 //! The objective in f64 from finished factors.
 
 use super::Objective;
-use crate::matrix::kernels::{dot, prefetch, vectorized};
+use crate::matrix::kernels::{dot, prefetch};
 use crate::matrix::{Csr, Dense, View, ViewMut, add_product};
 use rayon::prelude::*;
 
@@ -46,20 +46,15 @@ pub(super) fn measure(
 }
 
 fn observed_of((cols, weights): (&[u32], &[f32]), user: &[f32], items: &Dense) -> f64 {
-    vectorized(
-        #[inline(always)]
-        || {
-            let mut sum = 0.0;
-            for (at, (&col, &weight)) in cols.iter().zip(weights).enumerate() {
-                if let Some(&ahead) = cols.get(at + AHEAD) {
-                    prefetch(items.row(ahead as usize));
-                }
-                let miss = 1.0 - dot::<f64, _>(user, items.row(col as usize));
-                sum += f64::from(weight) * miss * miss;
-            }
-            sum
-        },
-    )
+    let mut sum = 0.0;
+    for (at, (&col, &weight)) in cols.iter().zip(weights).enumerate() {
+        if let Some(&ahead) = cols.get(at + AHEAD) {
+            prefetch(items.row(ahead as usize));
+        }
+        let miss = 1.0 - dot::<f64, _>(user, items.row(col as usize));
+        sum += f64::from(weight) * miss * miss;
+    }
+    sum
 }
 
 /// The full Gram matrix, all in f64.

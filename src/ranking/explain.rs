@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use crate::matrix::Dense;
-use crate::matrix::kernels::{dot, vectorized};
+use crate::matrix::kernels::dot;
 
 use super::fusion::Fusion;
 use super::spread::Spread;
@@ -72,18 +72,25 @@ impl Fusion<'_> {
     /// is summed in another order, so the two differ by it and by rounding.
     pub fn explain(&self, users: &[u32], lists: &[List<'_>]) -> Vec<Vec<Ranked>> {
         let n_items = self.items().n_rows();
-        let pairs = users.par_iter().zip(lists);
+        let (queries, constants) = self.vectors(users);
+        let pairs = users.par_iter().zip(lists).enumerate();
         pairs
             .map_init(
                 || Spread::new(n_items),
-                |spread, (user, (items, scores))| self.explain_one(*user as usize, items, scores, spread),
+                |spread, (at, (user, list))| {
+                    self.explain_one(*user as usize, *list, (queries.row(at), constants[at]), spread)
+                },
             )
             .collect()
     }
 
-    fn explain_one(&self, user: usize, items: &[u32], retrieved: &[f32], spread: &mut Spread) -> Vec<Ranked> {
-        let mut query = vec![0f32; self.items().n_cols()];
-        let constants = self.query(user, &mut query);
+    fn explain_one(
+        &self,
+        user: usize,
+        (items, retrieved): List<'_>,
+        (query, constants): (&[f32], [f32; N_SOURCES]),
+        spread: &mut Spread,
+    ) -> Vec<Ranked> {
         let mut contributions = vec![constants; items.len()];
         let mut constant: f32 = constants.iter().sum();
         for (weight, linear) in self.linear(user) {
@@ -114,16 +121,10 @@ impl Fusion<'_> {
             .zip(contributions)
             .map(|((&item, retrieved), mut contributions)| {
                 let vector = self.items().row(item as usize);
-                vectorized(
-                    #[inline(always)]
-                    || {
-                        for part in &self.parts {
-                            let (query, vector) =
-                                (&query[part.columns.clone()], &vector[part.columns.clone()]);
-                            contributions[part.source as usize] += dot::<f32, _>(query, vector);
-                        }
-                    },
-                );
+                for part in &self.parts {
+                    let (query, vector) = (&query[part.columns.clone()], &vector[part.columns.clone()]);
+                    contributions[part.source as usize] += dot::<f32, _>(query, vector);
+                }
                 let before = seen.binary_search(&item).ok();
                 let score = retrieved + constant;
                 if ruled {
@@ -183,23 +184,18 @@ fn heaviest_items(items: &[u32], weights: &[f32]) -> Vec<(u32, f32)> {
 /// exact decomposition of Hu, Koren and Volinsky (2008, section 5), which needs a solve a user.
 fn best_by_cosine(items: &Dense, norms: &[f32], item: u32, history: &[(u32, f32)]) -> Option<u32> {
     let (row, own) = (items.row(item as usize), norms[item as usize]);
-    vectorized(
-        #[inline(always)]
-        || {
-            let mut best: Option<(f32, u32)> = None;
-            for &(other, weight) in history {
-                let length = own * norms[other as usize];
-                if length == 0.0 {
-                    continue;
-                }
-                let speaks = weight * dot::<f32, _>(row, items.row(other as usize)) / length;
-                if speaks > best.map_or(0.0, |(most, _)| most) {
-                    best = Some((speaks, other));
-                }
-            }
-            best.map(|(_, item)| item)
-        },
-    )
+    let mut best: Option<(f32, u32)> = None;
+    for &(other, weight) in history {
+        let length = own * norms[other as usize];
+        if length == 0.0 {
+            continue;
+        }
+        let speaks = weight * dot::<f32, _>(row, items.row(other as usize)) / length;
+        if speaks > best.map_or(0.0, |(most, _)| most) {
+            best = Some((speaks, other));
+        }
+    }
+    best.map(|(_, item)| item)
 }
 
 /// The history's item whose row of the model gives the item most.

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use crate::matrix::kernels::{dot, vectorized};
+use crate::matrix::kernels::dot;
 use crate::matrix::{Csr, Dense, View, ViewMut, add_product};
 
 use super::spread::Spread;
@@ -111,12 +111,51 @@ impl<'a> Fusion<'a> {
     /// The vectors of some users; their inner products with the items are the hybrid scores, but
     /// for a constant a user.
     pub fn queries(&self, users: &[u32]) -> Dense {
-        let mut queries = Dense::zeros(users.len(), self.items.n_cols());
+        self.vectors(users).0
+    }
+
+    /// The same, and what retrieval leaves out: of each user a constant a source.
+    pub(super) fn vectors(&self, users: &[u32]) -> (Dense, Vec<[f32; N_SOURCES]>) {
         let n_cols = self.items.n_cols().max(1);
-        queries.values_mut().par_chunks_mut(n_cols).zip(users).for_each(|(row, user)| {
-            self.query(*user as usize, row);
+        let mut vectors = Dense::zeros(users.len(), self.items.n_cols());
+        let mut constants = vec![[0f32; N_SOURCES]; users.len()];
+        let rows = vectors.values_mut().par_chunks_mut(n_cols * TOGETHER);
+        let some = rows.zip(constants.par_chunks_mut(TOGETHER)).zip(users.par_chunks(TOGETHER));
+        some.for_each(|((rows, constants), users)| {
+            for part in &self.parts {
+                let vectors = rows.chunks_exact_mut(n_cols).map(|row| &mut row[part.columns.clone()]);
+                let vectors: Vec<&mut [f32]> = vectors.collect();
+                self.standardised(part, users, vectors, constants);
+            }
         });
-        queries
+        (vectors, constants)
+    }
+
+    /// Writes some users' vectors in one source, scaled, and their constants.
+    fn standardised(
+        &self,
+        part: &Part,
+        users: &[u32],
+        mut vectors: Vec<&mut [f32]>,
+        constants: &mut [[f32; N_SOURCES]],
+    ) {
+        for (vector, user) in vectors.iter_mut().zip(users) {
+            self.user_vector(part.source, *user as usize, vector);
+        }
+        let moments = part.moments_of(&vectors);
+        for (((vector, user), constants), (mean, deviation)) in
+            vectors.into_iter().zip(users).zip(constants).zip(moments)
+        {
+            let weight = match part.source {
+                Source::Rules => 1.0,
+                source => self.weights(*user as usize).of(source),
+            };
+            let scale = if deviation > 0.0 { f64::from(weight) / deviation } else { 0.0 };
+            for value in vector {
+                *value = (f64::from(*value) * scale) as f32;
+            }
+            constants[part.source as usize] = -(mean * scale) as f32;
+        }
     }
 
     /// The sparse scores of some users: of their own items and of what those speak for. `None` where
@@ -173,24 +212,6 @@ impl<'a> Fusion<'a> {
         (mean as f32, if deviation > 0.0 { (f64::from(weight) / deviation) as f32 } else { 0.0 })
     }
 
-    /// Writes a user's concatenated vector; returns what retrieval leaves out, a constant a source.
-    pub(super) fn query(&self, user: usize, row: &mut [f32]) -> [f32; N_SOURCES] {
-        let mut constants = [0f32; N_SOURCES];
-        let weights = self.weights(user);
-        for part in &self.parts {
-            let target = &mut row[part.columns.clone()];
-            self.user_vector(part.source, user, target);
-            let (mean, deviation) = part.moments_of(target);
-            let weight = if part.source == Source::Rules { 1.0 } else { weights.of(part.source) };
-            let scale = if deviation > 0.0 { f64::from(weight) / deviation } else { 0.0 };
-            for value in target {
-                *value = (f64::from(*value) * scale) as f32;
-            }
-            constants[part.source as usize] = -(mean * scale) as f32;
-        }
-        constants
-    }
-
     fn user_vector(&self, source: Source, user: usize, target: &mut [f32]) {
         if source == Source::Popularity {
             target.fill(0.0);
@@ -211,24 +232,25 @@ pub(super) fn norm(row: &[f32]) -> f32 {
 }
 
 impl Part {
-    /// Mean and standard deviation of `x · y` over the eligible items.
-    fn moments_of(&self, x: &[f32]) -> (f64, f64) {
-        let x: Vec<f64> = x.iter().map(|x| f64::from(*x)).collect();
-        let (mean, variance, length) = vectorized(
-            #[inline(always)]
-            || {
-                let rows = self.covariance.chunks_exact(x.len().max(1)).enumerate();
-                // A covariance is symmetric: half of it is read.
-                let variances = rows.map(|(at, row)| {
-                    x[at] * (x[at] * row[at] + 2.0 * dot::<f64, _>(&x[at + 1..], &row[at + 1..]))
-                });
-                (dot(&x, &self.mean), variances.sum::<f64>(), dot::<f64, _>(&x, &x))
-            },
-        );
-        let deviation = variance.max(0.0).sqrt();
-        (mean, if deviation > NO_DEVIATION * length.sqrt() { deviation } else { 0.0 })
+    /// Means and standard deviations of `x · y` over the eligible items, of each of some vectors.
+    fn moments_of(&self, vectors: &[&mut [f32]]) -> Vec<(f64, f64)> {
+        let (n, d) = (vectors.len(), self.columns.len());
+        let wide: Vec<f64> = vectors.iter().flat_map(|x| x.iter().map(|x| f64::from(*x))).collect();
+        let mut turned = vec![0f64; n * d];
+        let (rows, covariance) = (View::new(&wide, n, d, d), View::new(&self.covariance, d, d, d));
+        add_product(&mut ViewMut::new(&mut turned, n, d, d), 1.0, rows, covariance);
+        let rows = wide.chunks_exact(d.max(1)).zip(turned.chunks_exact(d.max(1)));
+        let of_row = |(x, turned): (&[f64], &[f64])| {
+            let (mean, variance, length): (f64, f64, f64) = (dot(x, &self.mean), dot(x, turned), dot(x, x));
+            let deviation = variance.max(0.0).sqrt();
+            (mean, if deviation > NO_DEVIATION * length.sqrt() { deviation } else { 0.0 })
+        };
+        rows.map(of_row).collect()
     }
 }
+
+/// Users whose moments are computed by one product.
+const TOGETHER: usize = 128;
 
 /// Items a task sums before its partial sums are added in order.
 const CHUNK: usize = 4096;

@@ -121,8 +121,8 @@ fn sum_lanes(values: &[[f32; LANES]], of: impl Fn(f32) -> f32) -> [f32; LANES] {
 
 /// One of all lanes, half by half.
 #[inline(always)]
-pub(super) fn halved<T: Copy>(mut lanes: [T; LANES], of: impl Fn(T, T) -> T) -> T {
-    let mut half = LANES / 2;
+pub(super) fn halved<T: Copy, const N: usize>(mut lanes: [T; N], of: impl Fn(T, T) -> T) -> T {
+    let mut half = N / 2;
     while half > 0 {
         for at in 0..half {
             lanes[at] = of(lanes[at], lanes[at + half]);

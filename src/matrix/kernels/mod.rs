@@ -5,6 +5,7 @@
 //! the call of a function for instructions that were found on this machine, or a load or store inside a
 //! slice whose length was checked.
 
+mod dot;
 mod int8;
 mod layers;
 mod linear;
@@ -14,10 +15,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use pulp::{Arch, Simd, WithSimd};
 
+pub use dot::{Dot, dot};
 pub use int8::{Dots, Floors, Hits, Panel, QUERIES, ROWS};
 pub use layers::{add_norm, attend};
 pub use linear::{Precision, Then, Weights};
-pub use rows::{CHAINS, Chains, dot};
+pub use rows::{CHAINS, Chains};
 
 /// Has values brought into the cache that will be read soon; where there is no such instruction, nothing.
 #[inline(always)]

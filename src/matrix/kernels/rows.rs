@@ -8,31 +8,9 @@
 
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
-use std::ops::{Add, Mul};
 
 /// Rows that are multiplied together.
 pub const CHAINS: usize = 16;
-
-/// The inner product of two rows, to the end of the shorter, in sixteen sums that are added half by half: of the same
-/// bits on every instruction set. The sums are as wide as the caller has it (`dot::<f64, _>` of rows of f32). Inlined,
-/// so that a loop of them is compiled for the set that it is dispatched to.
-#[inline(always)]
-pub fn dot<Sum, Value>(a: &[Value], b: &[Value]) -> Sum
-where
-    Sum: Copy + Default + Add<Output = Sum> + Mul<Output = Sum>,
-    Value: Copy + Into<Sum>,
-{
-    let n = a.len().min(b.len());
-    let ((a, a_rest), (b, b_rest)) = (a[..n].as_chunks::<CHAINS>(), b[..n].as_chunks::<CHAINS>());
-    let mut sums = [Sum::default(); CHAINS];
-    for (a, b) in a.iter().zip(b) {
-        for ((sum, a), b) in sums.iter_mut().zip(a).zip(b) {
-            *sum = *sum + (*a).into() * (*b).into();
-        }
-    }
-    let rest = a_rest.iter().zip(b_rest).fold(Sum::default(), |sum, (a, b)| sum + (*a).into() * (*b).into());
-    super::layers::halved(sums, Sum::add) + rest
-}
 
 /// The kernel.
 #[derive(Clone, Copy, Debug)]
