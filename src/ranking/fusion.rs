@@ -249,7 +249,7 @@ impl Part {
     }
 }
 
-/// Users whose moments are computed by one product.
+/// Users, or items, whose moments are computed by one product.
 const TOGETHER: usize = 128;
 
 /// Items a task sums before its partial sums are added in order.
@@ -272,13 +272,16 @@ fn moments(items: &Dense, eligible: &[bool]) -> (Vec<f64>, Vec<f64>) {
         let partial: Vec<Vec<f64>> = group
             .par_chunks(CHUNK)
             .map(|chunk| {
-                let mut centred = Vec::with_capacity(chunk.len() * d);
-                for item in chunk {
-                    centred.extend(items.row(*item).iter().zip(&mean).map(|(x, mean)| f64::from(*x) - mean));
+                let (mut centred, mut sums) = (Vec::with_capacity(TOGETHER * d), vec![0f64; d * d]);
+                for some in chunk.chunks(TOGETHER) {
+                    centred.clear();
+                    for item in some {
+                        let row = items.row(*item).iter().zip(&mean);
+                        centred.extend(row.map(|(x, mean)| f64::from(*x) - mean));
+                    }
+                    let centred = View::new(&centred, some.len(), d, d);
+                    add_product(&mut ViewMut::new(&mut sums, d, d, d), 1.0, centred.transposed(), centred);
                 }
-                let centred = View::new(&centred, chunk.len(), d, d);
-                let mut sums = vec![0f64; d * d];
-                add_product(&mut ViewMut::new(&mut sums, d, d, d), 1.0, centred.transposed(), centred);
                 sums
             })
             .collect();
