@@ -124,6 +124,11 @@ pub fn is_url(path: &str) -> bool {
     path.split_once("://").is_some_and(|(scheme, _)| scheme != "file")
 }
 
+/// The scheme of a path that was meant as a URL and is a folder's, as `s3:/bucket`.
+pub fn scheme_of_no_url(path: &str) -> Option<&'static str> {
+    SCHEMES.into_iter().find(|scheme| !is_url(path) && path.contains(&format!("{scheme}:/")))
+}
+
 /// A store of a library's builder, which are alike but have no trait in common. Settings that it does not know
 /// concern something else.
 macro_rules! opened {
@@ -289,9 +294,11 @@ impl Store {
         let file = |action| move |source| Error::File { action, path: below.to_owned(), source };
         disk::create_folders(below).map_err(file("create"))?;
         // Of a name that no other process draws, and gone where this one fails.
-        let (prefix, partial) = (format!("{of_url}-"), tempfile::Builder::new());
-        let partial =
-            { partial }.prefix(&prefix).suffix(".partial").tempdir_in(below).map_err(file("write into"))?;
+        let partial = tempfile::Builder::new()
+            .prefix(&format!("{of_url}-"))
+            .suffix(".partial")
+            .tempdir_in(below)
+            .map_err(file("write into"))?;
         let to = |key: &str| partial.path().join(key);
         let wanted: Vec<(String, PathBuf)> =
             objects.iter().map(|object| (object.key.clone(), to(&object.key))).collect();

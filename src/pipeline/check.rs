@@ -4,7 +4,7 @@ use crate::encoder::Kind;
 use crate::error::Error;
 use crate::job::Job;
 use crate::lake::input::{self, Input};
-use crate::lake::store::{Store, is_url};
+use crate::lake::store::{Store, is_url, scheme_of_no_url};
 use crate::lake::{self, Lake};
 use crate::{behavior, catalog, encoder};
 
@@ -96,9 +96,7 @@ pub(super) fn inputs(job: &Job) -> Result<Inputs, Error> {
         }
     }
     let output = spec.output.to_string_lossy();
-    if let Some(scheme) = ["s3", "gs", "az"].into_iter().find(|of| output.contains(&format!("{of}:/")))
-        && !is_url(&output)
-    {
+    if let Some(scheme) = scheme_of_no_url(&output) {
         let problem =
             format!("output: expected a folder, or a URL as {scheme}://bucket/folder; found `{output}`");
         return Err(Error::Usage { problem });

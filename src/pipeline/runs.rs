@@ -111,23 +111,23 @@ pub fn pin(job: &Job, run_id: &str, pinned: bool) -> Result<String, Error> {
 /// # Errors
 /// If there is none, it is not whole, or a run of the job is working.
 pub fn rollback(job: &Job, run_id: Option<&str>) -> Result<String, Error> {
-    let (from, run_id) = match run_id {
+    let (from, run) = match run_id {
         Some(run_id) => {
             let run = named(job, run_id)?;
             // A CURRENT that cannot be read is written anew.
             let from =
                 current(job).map_or_else(|_| "none, or none that can be read".to_owned(), |from| from.run_id);
-            (from, run.info.id)
+            (from, run)
         }
         None => {
             let from = current(job)?.run_id;
             let previous = publish::previous(&job.place, &job.spec.name.0)?;
             let none = || Error::Usage { problem: format!("no run was published before {from}") };
-            let run_id = previous.ok_or_else(none)?.id;
-            (from, run_id)
+            let run = named(job, &previous.ok_or_else(none)?.id)?;
+            (from, run)
         }
     };
-    let run = named(job, &run_id)?;
+    let run_id = run.info.id;
     if run.manifest.as_ref().is_some_and(|manifest| manifest.state == State::Refused) {
         let problem =
             format!("run {run_id} was refused by the gate: expected a run that was published or held");
