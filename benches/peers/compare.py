@@ -90,7 +90,7 @@ def main():
     kernels = given.kernels.split(",")
 
     if "aggregate" in kernels:
-        ours = {"ours": [given.measure, "aggregate", given.shop, work / "behavior"]}
+        ours = {"ours": [given.measure, "aggregate", given.shop, work / "behavior", 2048]}
         libs = {"DuckDB": "duckdb", "DuckDB, cleaning as ours": "duckdb-clean", "Polars": "polars"}
         peers = {name: [*peer, "aggregate", lib, given.shop, work / f"{lib}.parquet"] for name, lib in libs.items()}
         seconds, answers = rounds(ours, peers, given.rounds)

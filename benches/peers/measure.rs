@@ -2,13 +2,13 @@
 //! with other programs. Matrices are raw little-endian numbers, row after row.
 //!
 //! ```text
-//! measure aggregate SHOP FOLDER
+//! measure aggregate SHOP FOLDER MIB
 //! measure retrieve QUERIES.f32 ITEMS.f32 COLUMNS K LISTS.u32
 //! measure encode TEXTS.txt MODEL PRECISION|static EMBEDDINGS.f32
 //! measure factorize ROWS.u32 COLS.u32 WEIGHTS.f32 RANK SWEEPS UNOBSERVED REGULARIZATION USERS.f32 ITEMS.f32
 //! ```
 //!
-//! Prints one JSON line. Threads are `RAYON_NUM_THREADS`.
+//! Prints one JSON line, and of the aggregate what each statement took in seconds and CPU seconds. Threads are `RAYON_NUM_THREADS`.
 
 use std::fs::File;
 use std::io::{BufWriter, Read, Write};
@@ -28,7 +28,7 @@ fn main() -> Result<(), Failed> {
     let given: Vec<String> = std::env::args().skip(1).collect();
     let given: Vec<&str> = given.iter().map(String::as_str).collect();
     let line = match given[..] {
-        ["aggregate", shop, folder] => aggregate(Path::new(shop), Path::new(folder))?,
+        ["aggregate", shop, folder, mib] => aggregate(Path::new(shop), Path::new(folder), mib.parse()?)?,
         ["retrieve", queries, items, columns, k, lists] => {
             let columns = columns.parse()?;
             let (queries, items) = (dense(queries, columns)?, dense(items, columns)?);
@@ -93,7 +93,7 @@ fn main() -> Result<(), Failed> {
 
 /// The behaviour stage on a shop: seconds until the weighted pairs of dense indices lie in a file, and until all of
 /// it does (searches, baskets, transitions, popularity).
-fn aggregate(shop: &Path, folder: &Path) -> Result<String, Failed> {
+fn aggregate(shop: &Path, folder: &Path, mib: usize) -> Result<String, Failed> {
     let open = |name: &str, contract: &Contract| -> Result<Input, input::Error> {
         let config = input::Config::of(&shop.join(name).to_string_lossy());
         input::discover(&config, contract, &lake::Access::default())
@@ -105,9 +105,10 @@ fn aggregate(shop: &Path, folder: &Path) -> Result<String, Failed> {
     std::fs::create_dir_all(folder.join("full"))?;
     let started = Instant::now();
     let mut seconds = 0.0;
+    let mut last = (0.0, cpu_seconds());
     let lake = Lake::open(&lake::Config {
         threads: rayon::current_num_threads(),
-        memory_bytes: 1 << 30,
+        memory_bytes: mib << 20,
         spill_dir: Some(folder.join("spill")),
     })?;
     let facts = behavior::aggregate(
@@ -118,6 +119,9 @@ fn aggregate(shop: &Path, folder: &Path) -> Result<String, Failed> {
         &[],
         folder,
         &mut |step| {
+            let now = (started.elapsed().as_secs_f64(), cpu_seconds());
+            eprintln!("{:<18} {:6.2} {:6.2}", step.statement, now.0 - last.0, now.1 - last.1);
+            last = now;
             if step.statement == "interactions" {
                 seconds = started.elapsed().as_secs_f64();
             }
@@ -156,4 +160,11 @@ fn numbers<T>(path: &str, number: impl Fn([u8; 4]) -> T) -> Result<Vec<T>, Faile
         values.extend(bytes.as_chunks().0.iter().map(|bytes| number(*bytes)));
     }
     Ok(values)
+}
+
+/// User and system time of this process so far, of the kernel's clock of a hundredth.
+fn cpu_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+    fields.skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / 100.0
 }

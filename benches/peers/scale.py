@@ -95,7 +95,7 @@ def main():
     if "aggregate" in kernels:
         def prepare(share):
             shop, events, held = some_days(given.shop, share, work)
-            return [given.measure, "aggregate", shop, work / "behavior"], events, held
+            return [given.measure, "aggregate", shop, work / "behavior", 1024], events, held
 
         rows("aggregate", "events", prepare)
 

@@ -1,25 +1,16 @@
 -- The distinct items of each session, and when the user first turned to each in it.
 SELECT
-    CAST(count(starts) OVER (
-        ORDER BY user_idx, session_id, session_no, item_idx
-        ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW
-    ) - 1 AS INT UNSIGNED) AS basket_idx,
-    user_idx,
-    item_idx,
-    event_time
+    CAST(count_so_far(begins) OVER by_session - 1 AS INT UNSIGNED) AS basket_idx,
+    user_idx, item_idx, event_time
 FROM (
-    SELECT
-        user_idx, session_id, session_no, item_idx, event_time,
-        CASE
-            WHEN NOT repeats(user_idx, session_id, session_no) OVER (
-                ORDER BY user_idx, session_id, session_no, item_idx
-            )
-            THEN 1
-        END AS starts
+    SELECT *, NOT repeats(session_no) OVER by_session AS begins
     FROM (
-        SELECT user_idx, session_id, session_no, item_idx, min(event_time) AS event_time
+        SELECT session_no, min(user_idx) AS user_idx, item_idx, min(event_time) AS event_time
         FROM sessions
-        GROUP BY user_idx, session_id, session_no, item_idx
+        WHERE event_time < $until
+        GROUP BY session_no, item_idx
     )
+    WINDOW by_session AS (ORDER BY session_no, item_idx)
 )
-ORDER BY user_idx, session_id, session_no, item_idx
+WINDOW by_session AS (ORDER BY session_no, item_idx)
+ORDER BY session_no, item_idx

@@ -1,23 +1,24 @@
--- Item events with the session they belong to: the shop's own, which may run beside each other, or,
--- where it has none, a number that goes up after half an hour of silence. It goes up from one user and
--- one session of the shop's to the next as well.
+-- Item events with the session they belong to: the shop's own, which may run beside each other, or, where it has
+-- none, one that ends with half an hour of silence. Sessions are counted from 0 in the order of users, the shop's
+-- names for them, and time. `previous_item_idx` is the item before this one, earlier in the same session.
 SELECT
-    user_idx, item_idx, event_time, session_id,
-    count(starts) OVER (
-        ORDER BY user_idx, session_id, event_time, item_idx
-        ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW
-    ) AS session_no
+    user_idx, item_idx, event_time,
+    CAST(count_so_far(starts) OVER by_session - 1 AS INT UNSIGNED) AS session_no,
+    CASE
+        WHEN NOT starts AND NOT same_time AND previous_item_idx <> item_idx
+        THEN previous_item_idx
+    END AS previous_item_idx
 FROM (
     SELECT
-        user_idx, item_idx, event_time, session_id,
-        CASE
-            WHEN NOT repeats(user_idx, session_id) OVER by_time
-            THEN 1
-            WHEN session_id IS NULL
-                 AND CAST(event_time AS BIGINT) - CAST(lag(event_time) OVER by_time AS BIGINT) > 1800e6
-            THEN 1
-        END AS starts
-    FROM weighted_events
-    WHERE item_idx IS NOT NULL
-    WINDOW by_time AS (ORDER BY user_idx, session_id, event_time, item_idx)
+        user_idx, session_id, event_time, item_idx,
+        NOT repeats(user_idx, session_id) OVER by_session OR (
+            session_id IS NULL
+            AND CAST(event_time AS BIGINT) - CAST(previous(event_time) OVER by_session AS BIGINT) > 1800e6
+        )                                           AS starts,
+        repeats(event_time) OVER by_session         AS same_time,
+        previous(item_idx) OVER by_session          AS previous_item_idx
+    FROM numbered_events
+    WHERE copy <= $copies_kept AND item_idx IS NOT NULL
+    WINDOW by_session AS (ORDER BY user_idx, session_id, event_time, item_idx)
 )
+WINDOW by_session AS (ORDER BY user_idx, session_id, event_time, item_idx)

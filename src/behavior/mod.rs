@@ -312,9 +312,15 @@ pub fn aggregate(
             run.window_table(&window.name, statement, &[])?;
         }
         run.check_segments()?;
-        run.view("sessions", &[])?;
-        for statement in ["popularity", "searches", "query_items", "baskets", "transitions"] {
+        for statement in ["popularity", "searches", "query_items"] {
             run.window_table(&window.name, statement, &[])?;
+        }
+    }
+    run.table("sessions", &[copies])?;
+    for window in &facts.windows {
+        for statement in ["baskets", "transitions"] {
+            let until = [("until", Param::Time(window.until_us))];
+            run.window_table(&window.name, statement, &until)?;
         }
     }
     Ok(facts)
@@ -333,6 +339,8 @@ pub fn users_of_kept(lake: &Lake, config: &Config, windows: &[&str], folder: &Pa
     for window in windows {
         lake.register_file("held_out_pairs", &folder.join(window).join("held_out.parquet"))?;
         lake.define("weighted_events", include_str!("../../sql/behavior/kept_events.sql"), &[])?;
+        let pairs = "SELECT DISTINCT user_idx, item_idx FROM weighted_events WHERE item_idx IS NOT NULL";
+        lake.define("interactions", pairs, &[])?;
         run.window_table(window, "users", &[])?;
         run.check_segments()?;
     }

@@ -5,7 +5,8 @@
 //! row is read, mapped onto the columns a room declares, and registered as tables. Statements come
 //! from files under `sql/` with parameters bound, never pasted in; their results are written to
 //! Parquet as a stream or read back as Arrow. Inputs in an object [store] are read by ranges, as a statement
-//! needs them. Beside SQL's own window functions there are two, `repeats` and `latest`.
+//! needs them. Beside SQL's own functions there are
+//! those of [`keys`] and the window functions of [`running`].
 //!
 //! Memory: the session's pool is bounded by [`Config::memory_bytes`]; sorts and aggregations spill
 //! to [`Config::spill_dir`] beyond it. Determinism: the partition count is [`Config::threads`], and
@@ -21,6 +22,7 @@ use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::common::plan_err;
 use datafusion::dataframe::DataFrame;
 use datafusion::error::DataFusionError;
+use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::context::SQLOptions;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::FairSpillPool;
@@ -32,13 +34,14 @@ use datafusion::sql::parser::DFParser;
 use futures::StreamExt;
 
 mod access;
+mod by_batch;
 pub mod disk;
 mod files;
 pub mod input;
-mod latest;
+mod keys;
 mod mapping;
 mod remote;
-mod repeats;
+mod running;
 pub mod store;
 pub mod table;
 
@@ -128,8 +131,8 @@ const SET_ASIDE_A_ROW: usize = 1280;
 
 /// A session that knows the functions that statements have beside SQL's own.
 fn with_functions(session: SessionContext) -> SessionContext {
-    session.register_udwf(repeats::function());
-    session.register_udwf(latest::function());
+    running::functions().into_iter().for_each(|function| session.register_udwf(function));
+    keys::functions().into_iter().for_each(|function| session.register_udf(function));
     session
 }
 
@@ -171,7 +174,13 @@ impl Lake {
             // What a join learns of its held side is compared, in scans, with columns of another string type.
             .set_bool("datafusion.optimizer.enable_join_dynamic_filter_pushdown", false)
             .set_bool("datafusion.sql_parser.enable_ident_normalization", true);
-        let session = with_functions(SessionContext::new_with_config_rt(settings, environment));
+        let state = SessionStateBuilder::new()
+            .with_config(settings)
+            .with_runtime_env(environment)
+            .with_default_features()
+            .with_physical_optimizer_rule(Arc::new(by_batch::Rule))
+            .build();
+        let session = with_functions(SessionContext::new_with_state(state));
         Ok(Self { runtime, session })
     }
 
@@ -304,7 +313,7 @@ impl Lake {
             // Rows are made on the session's threads while this one encodes those before them.
             let mut rows = spawn_buffered(frame.execute_stream().await.map_err(failed)?, 2);
             let schema = table::plain(&rows.schema());
-            let mut writer = table::Writer::create(path, schema.clone(), &table::Layout::default())?;
+            let mut writer = table::Writer::between_stages(path, schema.clone())?;
             while let Some(batch) = rows.next().await {
                 let batch = table::cast(&batch.map_err(failed)?, &schema)
                     .map_err(|error| failed(DataFusionError::from(error)))?;

@@ -11,10 +11,10 @@ use arrow::error::ArrowError;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::arrow::arrow_writer::{ArrowColumnWriter, ArrowRowGroupWriterFactory, compute_leaves};
 use parquet::arrow::{ArrowWriter, ProjectionMask};
-use parquet::basic::{Compression, ZstdLevel};
+use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::SortingColumn;
-use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder};
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::ColumnPath;
 use rayon::prelude::*;
@@ -97,6 +97,35 @@ impl Writer {
     /// # Errors
     /// If the file system or the layout is refused.
     pub fn create(path: &Path, schema: SchemaRef, layout: &Layout) -> Result<Self, Error> {
+        let properties = properties(&schema, layout).map(WriterPropertiesBuilder::build);
+        Self::open(path, schema, properties)
+    }
+
+    /// Opens a file that other stages read whole, and nobody else: without statistics of its rows, and with indices
+    /// and moments as differences, all of which takes half the time. Some readers do not know these.
+    ///
+    /// # Errors
+    /// If the file system refuses.
+    pub fn between_stages(path: &Path, schema: SchemaRef) -> Result<Self, Error> {
+        let properties = properties(&schema, &Layout::default()).map(|mut properties| {
+            let packs =
+                |field: &&Arc<Field>| matches!(field.data_type(), DataType::Timestamp(..) | DataType::UInt32);
+            for field in schema.fields().iter().filter(packs) {
+                let column = ColumnPath::from(field.name().as_str());
+                properties = properties
+                    .set_column_dictionary_enabled(column.clone(), false)
+                    .set_column_encoding(column, Encoding::DELTA_BINARY_PACKED);
+            }
+            properties.set_statistics_enabled(EnabledStatistics::None).build()
+        });
+        Self::open(path, schema, properties)
+    }
+
+    fn open(
+        path: &Path,
+        schema: SchemaRef,
+        properties: Result<WriterProperties, ParquetError>,
+    ) -> Result<Self, Error> {
         let io = |source| Error::Io { path: path.to_owned(), source };
         if let Some(folder) = path.parent() {
             disk::create_folders(folder).map_err(io)?;
@@ -105,7 +134,7 @@ impl Writer {
         name.push(".partial");
         let partial = Partial(path.with_file_name(name));
         let file = disk::create(&partial.0).map_err(io)?;
-        let (file, factory) = properties(&schema, layout)
+        let (file, factory) = properties
             .and_then(|properties| ArrowWriter::try_new(file, schema.clone(), Some(properties)))
             .and_then(ArrowWriter::into_serialized_writer)
             .map_err(|source| Error::Encode { path: path.to_owned(), source })?;
@@ -174,7 +203,7 @@ impl Writer {
     }
 }
 
-fn properties(schema: &Schema, layout: &Layout) -> Result<WriterProperties, ParquetError> {
+fn properties(schema: &Schema, layout: &Layout) -> Result<WriterPropertiesBuilder, ParquetError> {
     let sorting = layout
         .sorted_by
         .iter()
@@ -200,7 +229,7 @@ fn properties(schema: &Schema, layout: &Layout) -> Result<WriterProperties, Parq
     for name in &layout.bloom {
         properties = properties.set_column_bloom_filter_enabled(ColumnPath::from(name.as_str()), true);
     }
-    Ok(properties.build())
+    Ok(properties)
 }
 
 /// The schema with every view, dictionary and large string as a plain string: readers outside

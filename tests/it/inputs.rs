@@ -236,8 +236,10 @@ fn rules_and_statements_may_use_columns_that_the_contract_does_not_name() {
         "data/users.parquet",
         &RecordBatch::try_from_iter([("user_id", users), ("plan", plan)]).expect("rows"),
     );
-    let statement = include_str!("../../sql/behavior/users.sql")
-        .replace("CASE\n        WHEN n_items = 0", "CASE\n        WHEN user_idx % 2 = 0 THEN (SELECT min(plan) FROM user_attributes)\n        WHEN n_items = 0");
+    let statement = include_str!("../../sql/behavior/users.sql").replace(
+        "CASE\n",
+        "CASE\n        WHEN activity.user_idx % 2 = 0 THEN (SELECT min(plan) FROM user_attributes)\n",
+    );
     std::fs::write(shop.path("users.sql"), statement).expect("a statement");
     let run = shop.run(&[
         "--set",

@@ -1,0 +1,118 @@
+//! Functions that put rows in an order cheaply: `fingerprint` and `packed`.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, Decimal128Array, UInt64Array};
+use arrow::datatypes::{DataType, Int64Type, UInt32Type, UInt64Type};
+use datafusion::common::exec_err;
+use datafusion::common::hash_utils::{QualityRandomState, create_hashes};
+use datafusion::error::DataFusionError;
+use datafusion::logical_expr::{
+    ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility, create_udf,
+};
+
+/// All of them.
+pub(super) fn functions() -> [ScalarUDF; 2] {
+    let packed_of = vec![DataType::UInt32, DataType::Int64, DataType::Boolean, DataType::UInt64];
+    let packed = |args: &[ColumnarValue]| packed(&ColumnarValue::values_to_arrays(args)?);
+    [
+        ScalarUDF::from(Fingerprint { signature: Signature::variadic_any(Volatility::Immutable) }),
+        create_udf("packed", packed_of, PACKED, Volatility::Immutable, Arc::new(packed)),
+    ]
+}
+
+/// `fingerprint(column, …)`: 64 bits of a row's values, the same for equal rows on every machine.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Fingerprint {
+    signature: Signature,
+}
+
+impl ScalarUDFImpl for Fingerprint {
+    fn name(&self) -> &'static str {
+        "fingerprint"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _: &[DataType]) -> Result<DataType, DataFusionError> {
+        Ok(DataType::UInt64)
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue, DataFusionError> {
+        let columns = ColumnarValue::values_to_arrays(&args.args)?;
+        let mut all = vec![0u64; args.number_rows];
+        let mut hashes = vec![0u64; args.number_rows];
+        for column in &columns {
+            // A null leaves what is there, and counts by its place.
+            hashes.fill(0);
+            create_hashes([column], &QualityRandomState::with_seed(0), &mut hashes)?;
+            for (all, hash) in all.iter_mut().zip(&hashes) {
+                *all = (all.rotate_left(23) ^ hash).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            }
+        }
+        Ok(ColumnarValue::Array(Arc::new(UInt64Array::from(all))))
+    }
+}
+
+const PACKED: DataType = DataType::Decimal128(38, 0);
+
+/// `packed(index, microseconds, later, fingerprint)`: one number in the order of the four, of the last of which 30 bits
+/// count. Ten million rows sort by it in half the time that four columns take.
+fn packed(columns: &[ArrayRef]) -> Result<ColumnarValue, DataFusionError> {
+    if columns.iter().any(|column| column.null_count() > 0) {
+        return exec_err!("packed: expected no nulls");
+    }
+    let indices = columns[0].as_primitive::<UInt32Type>().values();
+    let moments = columns[1].as_primitive::<Int64Type>().values();
+    let (later, fingerprints) = (columns[2].as_boolean(), columns[3].as_primitive::<UInt64Type>().values());
+    let packed = (0..indices.len()).map(|row| {
+        let moment = moments[row].cast_unsigned() ^ 1 << 63;
+        i128::from(indices[row]) << 95
+            | i128::from(moment) << 31
+            | i128::from(later.value(row)) << 30
+            | i128::from(fingerprints[row] >> 34)
+    });
+    let packed = Decimal128Array::from_iter_values(packed).with_data_type(PACKED);
+    Ok(ColumnarValue::Array(Arc::new(packed)))
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::AsArray;
+    use arrow::datatypes::Int64Type;
+
+    use crate::lake::{Config, Lake};
+
+    fn count(sql: &str) -> i64 {
+        let lake = Lake::open(&Config { threads: 2, memory_bytes: 1 << 28, spill_dir: None }).unwrap();
+        let rows = lake.query("keys", sql, &[]).unwrap();
+        rows.column(0).as_primitive::<Int64Type>().value(0)
+    }
+
+    #[test]
+    fn fingerprints_differ_where_a_value_does() {
+        let values =
+            "SELECT nullif(value % 7, 3) AS a, nullif(value % 11, 3) AS b, 'text ' || (value % 13) AS c
+                      FROM generate_series(1, 10000)";
+        let distinct = |of: &str| count(&format!("SELECT count(DISTINCT {of}) FROM ({values})"));
+        assert_eq!(distinct("fingerprint(a, b, c)"), 7 * 11 * 13);
+        assert_eq!(distinct("fingerprint(c)"), 13);
+    }
+
+    #[test]
+    fn what_is_packed_sorts_as_its_parts_do() {
+        let parts = "SELECT CAST(value % 3 * 2147483647 AS INT UNSIGNED) AS a, (value % 5 - 2) * 4611686018427387903 AS b,
+                            value % 2 = 0 AS c, CAST(value % 4 * 4611686018427387904 AS BIGINT UNSIGNED) AS d
+                     FROM (SELECT CAST(value AS DECIMAL(20, 0)) AS value FROM generate_series(1, 1000))";
+        let sql = format!(
+            "SELECT count(DISTINCT by_parts) AS n FROM (
+                SELECT dense_rank() OVER (ORDER BY a, b, c, d) AS by_parts,
+                       dense_rank() OVER (ORDER BY packed(a, CAST(b AS BIGINT), c, d)) AS by_packed
+                FROM ({parts})
+             ) WHERE by_parts = by_packed"
+        );
+        assert_eq!(count(&sql), 3 * 5 * 4);
+    }
+}
