@@ -38,6 +38,7 @@ mod folder;
 mod layers;
 mod model;
 mod tokens;
+mod weights;
 mod words;
 
 pub use config::{Config, Device, Kind, Limit, Precision};

@@ -3,13 +3,14 @@
 //!
 //! States are `tokens × hidden`, text after text. Tensor names are those of the published checkpoints.
 
-use candle_core::{DType, Device, Module, Result, Tensor};
+use candle_core::{Device, Module, Result, Tensor};
 use candle_nn::{Activation, VarBuilder};
 use serde::Deserialize;
 
 use super::Error;
 use super::folder::{Folder, read_json};
 use super::layers::{AddNorm, Engine, Linear, attend};
+use super::weights;
 
 /// The parts of `config.json` that decide the computation.
 #[derive(Clone, Debug, Deserialize)]
@@ -86,10 +87,8 @@ impl Model {
                 pooling.pooling_mode_cls_token
             }
         };
-        let bytes = std::fs::read(&folder.weights)
-            .map_err(|source| Error::Read { path: folder.weights.clone(), source })?;
+        let vb = weights::open(&folder.weights, device)?;
         let weights = |source| Error::Weights { path: folder.weights.clone(), source };
-        let vb = VarBuilder::from_buffered_safetensors(bytes, DType::F32, device).map_err(weights)?;
         // A checkpoint saved with its training head has the encoder below its name.
         let vb = match ["bert", "roberta"]
             .into_iter()

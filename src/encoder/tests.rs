@@ -316,8 +316,13 @@ fn a_folder_that_is_no_model_is_refused_by_name() {
     std::fs::remove_file(&weights).unwrap();
     refused(folder.path(), "found no model.safetensors");
     std::fs::write(&weights, &bytes[..bytes.len() / 2]).unwrap();
-    refused(folder.path(), "model.safetensors: the weights do not fit");
+    refused(folder.path(), "model.safetensors: expected a safetensors file, whole; found");
     std::fs::write(&weights, &bytes).unwrap();
+    let config = std::fs::read_to_string(folder.path().join("config.json")).unwrap();
+    let other = config.replacen("\"num_hidden_layers\":", "\"num_hidden_layers\": 1", 1);
+    assert_ne!(config, other);
+    std::fs::write(folder.path().join("config.json"), other).unwrap();
+    refused(folder.path(), "model.safetensors: the weights do not fit");
     std::fs::write(folder.path().join("config.json"), "{\"model_type\": \"gpt2\"}").unwrap();
     refused(folder.path(), "expected a BERT or XLM-R config");
     std::fs::write(folder.path().join("tokenizer.json"), "{}").unwrap();

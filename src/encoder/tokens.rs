@@ -24,7 +24,7 @@ pub(super) struct Entry {
 const CHARS_A_TOKEN: usize = 16;
 
 /// Texts tokenised at a time, which bounds the tokenizer's own memory.
-const TEXTS_AT_A_TIME: usize = 8 * 1024;
+const TEXTS_AT_A_TIME: usize = 512;
 
 impl Tokens {
     pub(super) fn load(folder: &Folder, max_tokens: usize) -> Result<Self, Error> {

@@ -27,13 +27,14 @@ const ROOMS: [&str; 20] = [
 ];
 
 /// Foreign crates that only some modules may name.
-const KEPT: [(&str, &[&str]); 17] = [
+const KEPT: [(&str, &[&str]); 18] = [
     ("datafusion", &["lake"]),
     ("tokio", &["lake"]),
     ("futures", &["lake"]),
     ("object_store", &["lake"]),
     ("candle_core", &["encoder"]),
     ("candle_nn", &["encoder"]),
+    ("safetensors", &["encoder"]),
     ("tokenizers", &["encoder"]),
     ("polars", &["evaluation", "pipeline"]),
     ("gemm", &["matrix"]),
