@@ -7,7 +7,6 @@ FROM (
     FROM (
         SELECT session_no, min(user_idx) AS user_idx, item_idx, min(event_time) AS event_time
         FROM sessions
-        WHERE event_time < $until
         GROUP BY session_no, item_idx
     )
     WINDOW by_session AS (ORDER BY session_no, item_idx)

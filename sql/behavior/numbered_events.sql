@@ -1,5 +1,6 @@
 -- Events that count, by index instead of id, in the order of users and time; at one moment searches come first, and
--- equal rows, by their fingerprint, together: `place` is all of that in one number, which sorts in half the time.
+-- equal rows, by their fingerprint, together (but for a chance of 2^-39 that another row of the same user and moment
+-- comes between): `place` is all of that in one number, which sorts in half the time.
 -- `copy` is 1 for the first of rows that are equal in every column and 2 for those after it, which can then be
 -- rejected as duplicates; `repeats` is whether all columns are those of the row before. `searched_idx` is what the
 -- user had last searched for, where that was half an hour before or less. Here as elsewhere windows order by what
@@ -33,7 +34,7 @@ FROM (
             packed(
                 user_ids.user_idx, CAST(checked_events.event_time AS BIGINT), query_ids.query_idx IS NULL,
                 fingerprint(
-                    query_ids.query_idx, checked_events.known_type, checked_events.item_idx,
+                    query_ids.query, checked_events.known_type, checked_events.item_idx,
                     checked_events.quantity, checked_events.price, checked_events.session_id
                 )
             ) AS place

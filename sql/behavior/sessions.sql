@@ -1,12 +1,13 @@
 -- Item events with the session they belong to: the shop's own, which may run beside each other, or, where it has
--- none, one that ends with half an hour of silence. Sessions are counted from 0 in the order of users, the shop's
--- names for them, and time. `previous_item_idx` is the item before this one, earlier in the same session.
+-- none, one that ends with half an hour of silence. Sessions are counted from 0 over all users, in the order of users,
+-- the shop's names for sessions, and time. `previous_item_idx` is the item before, where it is another one and from
+-- an earlier moment of the same session.
 SELECT
     user_idx, item_idx, event_time,
     CAST(count_so_far(starts) OVER by_session - 1 AS INT UNSIGNED) AS session_no,
     CASE
-        WHEN NOT starts AND NOT same_time AND previous_item_idx <> item_idx
-        THEN previous_item_idx
+        WHEN NOT starts AND NOT same_time AND item_before <> item_idx
+        THEN item_before
     END AS previous_item_idx
 FROM (
     SELECT
@@ -16,7 +17,7 @@ FROM (
             AND CAST(event_time AS BIGINT) - CAST(previous(event_time) OVER by_session AS BIGINT) > 1800e6
         )                                           AS starts,
         repeats(event_time) OVER by_session         AS same_time,
-        previous(item_idx) OVER by_session          AS previous_item_idx
+        previous(item_idx) OVER by_session          AS item_before
     FROM numbered_events
     WHERE copy <= $copies_kept AND item_idx IS NOT NULL
     WINDOW by_session AS (ORDER BY user_idx, session_id, event_time, item_idx)

@@ -4,6 +4,6 @@ SELECT
     item_idx                AS next_item_idx,
     CAST(count(*) AS REAL)  AS n_transitions
 FROM sessions
-WHERE previous_item_idx IS NOT NULL AND event_time < $until
+WHERE previous_item_idx IS NOT NULL
 GROUP BY previous_item_idx, item_idx
 ORDER BY previous_item_idx, item_idx

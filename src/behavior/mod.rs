@@ -3,9 +3,9 @@
 //! In: the shop's events and, where there is one, its catalogue. Out, as Parquet files in one
 //! folder: `item_ids`, `user_ids`, `query_ids` (external id ↔ dense index, sorted by id),
 //! `cold_users` (ids of users without an event), `outcomes` (what became of the events, by user and
-//! search), the cleaned `numbered_events`, `rejected` rows with their reason, and for each [`Window`] of
-//! time a folder of model inputs: `interactions`, `users`, `popularity`, `searches`, `query_items`, `baskets`,
-//! `transitions`. [`Facts`] counts every row: `read = kept + rejected + excluded`, exactly.
+//! search), the cleaned `numbered_events`, the `sessions` of all, `rejected` rows with their reason, and for
+//! each [`Window`] of time a folder of model inputs: `interactions`, `users`, `popularity`, `searches`,
+//! `query_items`, `baskets`, `transitions`. [`Facts`] counts every row: `read = kept + rejected + excluded`, exactly.
 //!
 //! Each statement is one file, readable on its own, and any can be replaced from the job
 //! (`[behavior.sql]`). The room itself only decides which statement runs when and with which
@@ -279,7 +279,7 @@ pub fn aggregate(
     let numbered = run.table("numbered_events", &[])?;
     let copies = ("copies_kept", Param::Int(if facts.deduplicated { 1 } else { i64::MAX }));
     let any_rejected = ("any_rejected", Param::Bool(!facts.rejected.is_empty()));
-    let rejected = run.table("rejected", &[copies.clone(), any_rejected])?;
+    let rejected = run.rejected(&[copies.clone(), any_rejected])?;
 
     let duplicates = rejected - facts.rejected.values().sum::<u64>();
     if duplicates > 0 {
@@ -288,6 +288,8 @@ pub fn aggregate(
     facts.kept = numbered - duplicates;
     refuse_bad_night(&facts, config)?;
 
+    run.table("sessions", std::slice::from_ref(&copies))?;
+    lake.define("all_sessions", "SELECT * FROM sessions", &[])?;
     for (name, days) in cuts.iter().filter(|_| facts.usable_times) {
         let until_us = cut(facts.last_us, *days);
         facts.windows.push(Window { name: (*name).to_owned(), until_us, half_life_days: None });
@@ -312,15 +314,9 @@ pub fn aggregate(
             run.window_table(&window.name, statement, &[])?;
         }
         run.check_segments()?;
-        for statement in ["popularity", "searches", "query_items"] {
+        lake.define("sessions", include_str!("../../sql/behavior/window_sessions.sql"), &until[1..])?;
+        for statement in ["popularity", "searches", "query_items", "baskets", "transitions"] {
             run.window_table(&window.name, statement, &[])?;
-        }
-    }
-    run.table("sessions", &[copies])?;
-    for window in &facts.windows {
-        for statement in ["baskets", "transitions"] {
-            let until = [("until", Param::Time(window.until_us))];
-            run.window_table(&window.name, statement, &until)?;
         }
     }
     Ok(facts)
@@ -339,8 +335,7 @@ pub fn users_of_kept(lake: &Lake, config: &Config, windows: &[&str], folder: &Pa
     for window in windows {
         lake.register_file("held_out_pairs", &folder.join(window).join("held_out.parquet"))?;
         lake.define("weighted_events", include_str!("../../sql/behavior/kept_events.sql"), &[])?;
-        let pairs = "SELECT DISTINCT user_idx, item_idx FROM weighted_events WHERE item_idx IS NOT NULL";
-        lake.define("interactions", pairs, &[])?;
+        run.view("interactions", &[])?;
         run.window_table(window, "users", &[])?;
         run.check_segments()?;
     }
@@ -419,6 +414,14 @@ impl Run<'_> {
         let rows = self.lake.write(statement, self.statements.text(statement), params, &path)?;
         self.lake.register_file(statement, &path)?;
         self.step(statement);
+        Ok(rows)
+    }
+
+    /// Of all tables the one that is published as it is.
+    fn rejected(&mut self, params: &[(&str, Param)]) -> Result<u64, Error> {
+        let path = self.folder.join("rejected.parquet");
+        let rows = self.lake.write_for_all("rejected", self.statements.text("rejected"), params, &path)?;
+        self.step("rejected");
         Ok(rows)
     }
 

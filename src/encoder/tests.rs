@@ -317,6 +317,10 @@ fn a_folder_that_is_no_model_is_refused_by_name() {
     refused(folder.path(), "found no model.safetensors");
     std::fs::write(&weights, &bytes[..bytes.len() / 2]).unwrap();
     refused(folder.path(), "model.safetensors: expected a safetensors file, whole; found");
+    for cut in [0, 7, 8, 12] {
+        std::fs::write(&weights, &bytes[..cut]).unwrap();
+        refused(folder.path(), "model.safetensors: expected a safetensors file, whole; found");
+    }
     std::fs::write(&weights, &bytes).unwrap();
     let config = std::fs::read_to_string(folder.path().join("config.json")).unwrap();
     let other = config.replacen("\"num_hidden_layers\":", "\"num_hidden_layers\": 1", 1);

@@ -38,10 +38,13 @@ pub(super) fn open(path: &Path, device: &Device) -> std::result::Result<VarBuild
     };
     let mut file = File::open(path).map_err(read)?;
     let length = file.metadata().map_err(read)?.len();
+    if length < 8 {
+        return Err(wrong(format!("{length} bytes")));
+    }
     let mut size = [0u8; 8];
     file.read_exact(&mut size).map_err(read)?;
     let size = u64::from_le_bytes(size);
-    if size > LONGEST_HEADER.min(length) {
+    if size > LONGEST_HEADER.min(length - 8) {
         return Err(wrong(format!("a header of {size} bytes")));
     }
     let mut header = vec![0u8; size as usize];
@@ -50,7 +53,7 @@ pub(super) fn open(path: &Path, device: &Device) -> std::result::Result<VarBuild
     let begin = 8 + header.len();
     let end = begin + tensors.data_len();
     if end as u64 != length {
-        return Err(wrong(format!("{length} bytes of {end}")));
+        return Err(wrong(format!("{length} bytes where its header tells of {end}")));
     }
     Ok(VarBuilder::from_backend(Box::new(Checkpoint { file, tensors, begin }), DType::F32, device.clone()))
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use datafusion::common::config::ConfigOptions;
+use datafusion::common::internal_err;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::error::DataFusionError;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
@@ -35,12 +36,9 @@ impl PhysicalOptimizerRule for Rule {
         plan: Arc<dyn ExecutionPlan>,
         _: &ConfigOptions,
     ) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
-        let put = |node: Arc<dyn ExecutionPlan>| match node.downcast_ref::<BoundedWindowAggExec>() {
-            Some(window) if window.window_expr().iter().all(|of| running(of).is_some()) => {
-                let operator: Arc<dyn ExecutionPlan> = Arc::new(ByBatch { window: Arc::new(window.clone()) });
-                Ok(Transformed::yes(operator))
-            }
-            _ => Ok(Transformed::no(node)),
+        let put = |node: Arc<dyn ExecutionPlan>| match by_batch(&node) {
+            Some(operator) => Ok(Transformed::yes(operator)),
+            None => Ok(Transformed::no(node)),
         };
         plan.transform_up(put).data()
     }
@@ -54,6 +52,19 @@ impl PhysicalOptimizerRule for Rule {
     }
 }
 
+/// The operator for a window of running functions alone.
+fn by_batch(node: &Arc<dyn ExecutionPlan>) -> Option<Arc<dyn ExecutionPlan>> {
+    let window = node.downcast_ref::<BoundedWindowAggExec>()?;
+    let states = begin(window)?;
+    (!states.is_empty())
+        .then(|| Arc::new(ByBatch { window: Arc::new(window.clone()) }) as Arc<dyn ExecutionPlan>)
+}
+
+/// Each function of a window and its state before the first row, where all are running ones.
+fn begin(window: &BoundedWindowAggExec) -> Option<Vec<(Arc<dyn WindowExpr>, State)>> {
+    window.window_expr().iter().map(|of| running(of).map(|state| (of.clone(), state))).collect()
+}
+
 /// The state of a running function before its first row, where the expression is one without partitions.
 fn running(of: &Arc<dyn WindowExpr>) -> Option<State> {
     let standard = of.as_any().downcast_ref::<StandardWindowExpr>()?;
@@ -62,7 +73,7 @@ fn running(of: &Arc<dyn WindowExpr>) -> Option<State> {
     of.partition_by().is_empty().then(|| function.begin())
 }
 
-/// Does what the operator does that it holds, and tells all but how.
+/// Does what the operator does that it holds, and tells what that tells of its rows; it keeps no metrics.
 #[derive(Debug)]
 struct ByBatch {
     window: Arc<BoundedWindowAggExec>,
@@ -105,7 +116,8 @@ impl ExecutionPlan for ByBatch {
         children: Vec<Arc<dyn ExecutionPlan>>,
         options: ReplaceChildrenOptions,
     ) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
-        Rule.optimize(self.window.clone().replace_children(children, options)?, &ConfigOptions::default())
+        let window = self.window.clone().replace_children(children, options)?;
+        Ok(by_batch(&window).unwrap_or(window))
     }
 
     fn with_new_children(
@@ -128,9 +140,9 @@ impl ExecutionPlan for ByBatch {
         context: Arc<TaskContext>,
     ) -> Result<SendableRecordBatchStream, DataFusionError> {
         let schema = self.schema();
-        let functions = self.window.window_expr().iter();
-        let mut functions: Vec<(Arc<dyn WindowExpr>, State)> =
-            functions.filter_map(|of| running(of).map(|state| (of.clone(), state))).collect();
+        let Some(mut functions) = begin(&self.window) else {
+            return internal_err!("a window by batches of other than running functions");
+        };
         let with_answers = {
             let schema = schema.clone();
             move |batch: Result<RecordBatch, DataFusionError>| {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, Decimal128Array, UInt64Array};
-use arrow::datatypes::{DataType, Int64Type, UInt32Type, UInt64Type};
+use arrow::datatypes::{DataType, Float64Type, Int64Type, UInt32Type, UInt64Type};
 use datafusion::common::exec_err;
 use datafusion::common::hash_utils::{QualityRandomState, create_hashes};
 use datafusion::error::DataFusionError;
@@ -21,7 +21,7 @@ pub(super) fn functions() -> [ScalarUDF; 2] {
     ]
 }
 
-/// `fingerprint(column, …)`: 64 bits of a row's values, the same for equal rows on every machine.
+/// `fingerprint(column, …)`: 64 bits of a row's values, the same for equal rows by one build of the program.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Fingerprint {
     signature: Signature,
@@ -47,7 +47,11 @@ impl ScalarUDFImpl for Fingerprint {
         for column in &columns {
             // A null leaves what is there, and counts by its place.
             hashes.fill(0);
-            create_hashes([column], &QualityRandomState::with_seed(0), &mut hashes)?;
+            // Where rows are compared, -0 is not 0; to the library's hash it is.
+            let bits: Option<ArrayRef> = column.as_primitive_opt::<Float64Type>().map(|numbers| {
+                Arc::new(numbers.unary::<_, Int64Type>(|number| number.to_bits().cast_signed())) as ArrayRef
+            });
+            create_hashes([bits.as_ref().unwrap_or(column)], &QualityRandomState::with_seed(0), &mut hashes)?;
             for (all, hash) in all.iter_mut().zip(&hashes) {
                 *all = (all.rotate_left(23) ^ hash).wrapping_mul(0x9e37_79b9_7f4a_7c15);
             }
@@ -58,7 +62,12 @@ impl ScalarUDFImpl for Fingerprint {
 
 const PACKED: DataType = DataType::Decimal128(38, 0);
 
-/// `packed(index, microseconds, later, fingerprint)`: one number in the order of the four, of the last of which 30 bits
+/// Bits of a moment: microseconds of five hundred years before 1970 and after.
+const MOMENT: u32 = 55;
+/// Of a fingerprint: what is left of a positive number in 128 bits.
+const REST: u32 = 127 - 32 - MOMENT - 1;
+
+/// `packed(index, microseconds, later, fingerprint)`: one number in the order of the four, of the last of which 39 bits
 /// count. Ten million rows sort by it in half the time that four columns take.
 fn packed(columns: &[ArrayRef]) -> Result<ColumnarValue, DataFusionError> {
     if columns.iter().any(|column| column.null_count() > 0) {
@@ -67,12 +76,15 @@ fn packed(columns: &[ArrayRef]) -> Result<ColumnarValue, DataFusionError> {
     let indices = columns[0].as_primitive::<UInt32Type>().values();
     let moments = columns[1].as_primitive::<Int64Type>().values();
     let (later, fingerprints) = (columns[2].as_boolean(), columns[3].as_primitive::<UInt64Type>().values());
+    let earliest = -1i64 << (MOMENT - 1);
+    if let Some(moment) = moments.iter().find(|moment| !(earliest..-earliest).contains(moment)) {
+        return exec_err!("packed: expected microseconds within {MOMENT} bits; found {moment}");
+    }
     let packed = (0..indices.len()).map(|row| {
-        let moment = moments[row].cast_unsigned() ^ 1 << 63;
-        i128::from(indices[row]) << 95
-            | i128::from(moment) << 31
-            | i128::from(later.value(row)) << 30
-            | i128::from(fingerprints[row] >> 34)
+        i128::from(indices[row]) << (MOMENT + 1 + REST)
+            | i128::from(moments[row] - earliest) << (1 + REST)
+            | i128::from(later.value(row)) << REST
+            | i128::from(fingerprints[row] >> (64 - REST))
     });
     let packed = Decimal128Array::from_iter_values(packed).with_data_type(PACKED);
     Ok(ColumnarValue::Array(Arc::new(packed)))
@@ -99,11 +111,13 @@ mod tests {
         let distinct = |of: &str| count(&format!("SELECT count(DISTINCT {of}) FROM ({values})"));
         assert_eq!(distinct("fingerprint(a, b, c)"), 7 * 11 * 13);
         assert_eq!(distinct("fingerprint(c)"), 13);
+        let zeros = "SELECT CASE WHEN value % 2 = 0 THEN 0.0 ELSE -0.0 END AS a FROM generate_series(1, 10)";
+        assert_eq!(count(&format!("SELECT count(DISTINCT fingerprint(a)) FROM ({zeros})")), 2);
     }
 
     #[test]
     fn what_is_packed_sorts_as_its_parts_do() {
-        let parts = "SELECT CAST(value % 3 * 2147483647 AS INT UNSIGNED) AS a, (value % 5 - 2) * 4611686018427387903 AS b,
+        let parts = "SELECT CAST(value % 3 * 2147483647 AS INT UNSIGNED) AS a, (value % 5 - 2) * 9007199254740991 AS b,
                             value % 2 = 0 AS c, CAST(value % 4 * 4611686018427387904 AS BIGINT UNSIGNED) AS d
                      FROM (SELECT CAST(value AS DECIMAL(20, 0)) AS value FROM generate_series(1, 1000))";
         let sql = format!(

@@ -6,7 +6,8 @@
 //! from files under `sql/` with parameters bound, never pasted in; their results are written to
 //! Parquet as a stream or read back as Arrow. Inputs in an object [store] are read by ranges, as a statement
 //! needs them. Beside SQL's own functions there are
-//! those of [`keys`] and the window functions of [`running`].
+//! `fingerprint` and `packed`, and the window functions
+//! `repeats`, `previous`, `latest` and `count_so_far`.
 //!
 //! Memory: the session's pool is bounded by [`Config::memory_bytes`]; sorts and aggregations spill
 //! to [`Config::spill_dir`] beyond it. Determinism: the partition count is [`Config::threads`], and
@@ -295,7 +296,7 @@ impl Lake {
         })
     }
 
-    /// Runs a statement and streams its rows into one Parquet file.
+    /// Runs a statement and streams its rows into one Parquet file, for the stages that follow.
     ///
     /// # Errors
     /// If the statement or the writing fails; no file is left then.
@@ -306,6 +307,31 @@ impl Lake {
         params: &[(&str, Param)],
         path: &Path,
     ) -> Result<u64, Error> {
+        self.stream(statement, sql, params, &mut |schema| table::Writer::between_stages(path, schema))
+    }
+
+    /// The same for a file that is published as it is.
+    ///
+    /// # Errors
+    /// As those of [`Self::write`].
+    pub fn write_for_all(
+        &self,
+        statement: &str,
+        sql: &str,
+        params: &[(&str, Param)],
+        path: &Path,
+    ) -> Result<u64, Error> {
+        let open = &mut |schema| table::Writer::create(path, schema, &table::Layout::default());
+        self.stream(statement, sql, params, open)
+    }
+
+    fn stream(
+        &self,
+        statement: &str,
+        sql: &str,
+        params: &[(&str, Param)],
+        open: &mut dyn FnMut(SchemaRef) -> Result<table::Writer, table::Error>,
+    ) -> Result<u64, Error> {
         let _span = tracing::info_span!(target: "profile", "sql", of = statement).entered();
         let failed = |source| Error::Sql { statement: statement.to_owned(), source: Box::new(source) };
         self.runtime.block_on(async {
@@ -313,7 +339,7 @@ impl Lake {
             // Rows are made on the session's threads while this one encodes those before them.
             let mut rows = spawn_buffered(frame.execute_stream().await.map_err(failed)?, 2);
             let schema = table::plain(&rows.schema());
-            let mut writer = table::Writer::between_stages(path, schema.clone())?;
+            let mut writer = open(schema.clone())?;
             while let Some(batch) = rows.next().await {
                 let batch = table::cast(&batch.map_err(failed)?, &schema)
                     .map_err(|error| failed(DataFusionError::from(error)))?;

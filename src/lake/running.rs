@@ -13,7 +13,7 @@ use arrow::array::{
 use arrow::compute::kernels::cmp::not_distinct;
 use arrow::compute::{and, concat, take};
 use arrow::datatypes::{DataType, Field, FieldRef};
-use datafusion::common::exec_err;
+use datafusion::common::{exec_err, plan_err};
 use datafusion::error::DataFusionError;
 use datafusion::logical_expr::function::{PartitionEvaluatorArgs, WindowUDFFieldArgs};
 use datafusion::logical_expr::{
@@ -77,8 +77,11 @@ impl WindowUDFImpl for Function {
 
     fn partition_evaluator(
         &self,
-        _: PartitionEvaluatorArgs,
+        of: PartitionEvaluatorArgs,
     ) -> Result<Box<dyn PartitionEvaluator>, DataFusionError> {
+        if of.ignore_nulls() {
+            return plan_err!("{} does not know IGNORE NULLS", self.name());
+        }
         Ok(Box::new(self.begin()))
     }
 
@@ -119,12 +122,13 @@ impl State {
         match self.of {
             Of::Repeats => {
                 let answers = self.repeats(columns, n_rows)?;
-                self.carried = Some(columns.iter().map(|column| column.slice(n_rows - 1, 1)).collect());
+                self.carried =
+                    Some(columns.iter().map(|column| alone(column, n_rows - 1)).collect::<Result<_, _>>()?);
                 Ok(Arc::new(answers))
             }
             Of::Previous => {
                 let answers = concat(&[&*self.carried(first), &*first.slice(0, n_rows - 1)])?;
-                self.carried = Some(vec![first.slice(n_rows - 1, 1)]);
+                self.carried = Some(vec![alone(first, n_rows - 1)?]);
                 Ok(answers)
             }
             Of::Latest => {
@@ -135,7 +139,7 @@ impl State {
                 });
                 let latest = UInt32Array::from_iter_values(latest);
                 let answers = take(&*concat(&[&*self.carried(first), &**first])?, &latest, None)?;
-                self.carried = Some(vec![answers.slice(n_rows - 1, 1)]);
+                self.carried = Some(vec![alone(&answers, n_rows - 1)?]);
                 Ok(answers)
             }
             Of::CountSoFar => {
@@ -181,6 +185,11 @@ impl State {
     }
 }
 
+/// A value by itself: a slice would keep its whole column, and with each batch one more.
+fn alone(column: &ArrayRef, row: usize) -> Result<ArrayRef, DataFusionError> {
+    ScalarValue::try_from_array(column, row)?.to_array()
+}
+
 /// Within a partition rows are asked for in order, each once.
 impl PartitionEvaluator for State {
     fn is_causal(&self) -> bool {
@@ -224,7 +233,10 @@ mod tests {
         let sql = format!(
             "SELECT count(*) FILTER (WHERE found IS DISTINCT FROM told) AS n_wrong,
                     count(DISTINCT CAST(found AS VARCHAR)) AS n_values
-             FROM (SELECT {found} OVER w AS found, {told} AS told FROM rows WINDOW w AS ({window}))"
+             FROM (
+                SELECT found, {told} AS told
+                FROM (SELECT *, {found} OVER ({window}) AS found FROM rows) WINDOW w AS ({window})
+             )"
         );
         let rows = lake.query("compared", &sql, &[]).unwrap();
         let count = |column: usize| rows.column(column).as_primitive::<Int64Type>().value(0);
@@ -256,6 +268,14 @@ mod tests {
             let (n_wrong, n_values) = compared("count_so_far(number % 7 = 2)", &told, &window);
             assert!(n_wrong == 0 && n_values > 100 / repeated, "{partition}: {n_wrong}, {n_values}");
         }
+    }
+
+    #[test]
+    fn what_they_do_not_know_is_refused() {
+        let lake = Lake::open(&Config { threads: 1, memory_bytes: 1 << 26, spill_dir: None }).unwrap();
+        let sql = "SELECT latest(value) IGNORE NULLS OVER (ORDER BY value) FROM generate_series(1, 3)";
+        let refused = lake.query("latest", sql, &[]).unwrap_err();
+        assert!(format!("{refused:?}").contains("IGNORE NULLS"), "{refused:?}");
     }
 
     #[test]

@@ -86,17 +86,17 @@ fn schema(columns: &[Named], nullable: &[&str]) -> SchemaRef {
 /// Ranks from 1 for lists of these lengths.
 pub(super) fn ranks(lengths: impl IntoIterator<Item = usize>) -> ArrayRef {
     let ranks = lengths.into_iter().flat_map(|length| 1..=length as u16);
-    Arc::new(ranks.collect::<UInt16Array>())
+    Arc::new(UInt16Array::from_iter_values(ranks))
 }
 
 /// f32 values as a column.
 pub(super) fn floats(values: impl IntoIterator<Item = f32>) -> ArrayRef {
-    Arc::new(values.into_iter().collect::<Float32Array>())
+    Arc::new(Float32Array::from_iter_values(values))
 }
 
 /// Strings as a column.
 pub(super) fn strings<'a>(values: impl IntoIterator<Item = &'a str>) -> ArrayRef {
-    Arc::new(values.into_iter().map(Some).collect::<StringArray>())
+    Arc::new(StringArray::from_iter_values(values))
 }
 
 /// The metrics frame as a published table.

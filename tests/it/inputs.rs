@@ -238,7 +238,7 @@ fn rules_and_statements_may_use_columns_that_the_contract_does_not_name() {
     );
     let statement = include_str!("../../sql/behavior/users.sql").replace(
         "CASE\n",
-        "CASE\n        WHEN activity.user_idx % 2 = 0 THEN (SELECT min(plan) FROM user_attributes)\n",
+        "CASE\n        WHEN activity.user_idx % 2 = 0 AND (SELECT max(weight) FROM interactions) > 0 THEN (SELECT min(plan) FROM user_attributes)\n",
     );
     std::fs::write(shop.path("users.sql"), statement).expect("a statement");
     let run = shop.run(&[
@@ -248,6 +248,8 @@ fn rules_and_statements_may_use_columns_that_the_contract_does_not_name() {
         "inputs.users={path='data/users.parquet'}",
         "--set",
         "behavior.sql={users='users.sql'}",
+        "--set",
+        "evaluation.split='random'",
     ]);
     let markets: BTreeSet<String> = rows(&shop.path("data/items.parquet"), &["item_id", "market"])
         .into_iter()

@@ -169,7 +169,12 @@ fn a_model_that_is_not_there_is_refused_before_any_work() {
     }
     refused(&shop, &run_with("encoder={model='./model'}"), 2, &["model", "found no model.safetensors"]);
     std::fs::write(shop.path("model/model.safetensors"), "no weights at all").expect("a file");
-    refused(&shop, &run_with("encoder={model='./model'}"), 2, &["model/model.safetensors", "expected a safetensors file, whole"]);
+    refused(
+        &shop,
+        &run_with("encoder={model='./model'}"),
+        2,
+        &["model/model.safetensors", "expected a safetensors file, whole"],
+    );
 }
 
 fn demo_model(file: &str) -> std::path::PathBuf {
