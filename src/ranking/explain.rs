@@ -228,3 +228,33 @@ fn strongest(contributions: &[f32; N_SOURCES], is_featured: bool) -> Source {
     }
     strongest
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn evidence_is_what_looking_through_all_of_a_history_finds(
+            values in prop::collection::vec(-1f32..1.0, 30 * 8),
+            weights in prop::collection::vec(prop_oneof![0f32..4.0, Just(1.0), Just(0.0)], 30),
+        ) {
+            let items = Dense::from_vec(30, 8, values).unwrap();
+            let norms: Vec<f32> = (0..30).map(|row| dot::<f32, _>(items.row(row), items.row(row)).sqrt()).collect();
+            let history = heaviest_items(&(0..30).collect::<Vec<u32>>(), &weights);
+            for item in 0..30u32 {
+                let speaks = |other: u32, weight: f32| {
+                    let length = norms[item as usize] * norms[other as usize];
+                    weight * dot::<f32, _>(items.row(item as usize), items.row(other as usize)) / length
+                };
+                let most = history.iter().map(|&(other, weight)| speaks(other, weight)).fold(0f32, f32::max);
+                let found = best_by_cosine(&items, &norms, item, &history);
+                let of_found = found.map(|found| {
+                    history.iter().find(|entry| entry.0 == found).map_or(0.0, |entry| speaks(entry.0, entry.1))
+                });
+                prop_assert_eq!(of_found.unwrap_or(0.0), most);
+            }
+        }
+    }
+}
