@@ -8,7 +8,8 @@
 //! measure factorize ROWS.u32 COLS.u32 WEIGHTS.f32 RANK SWEEPS UNOBSERVED REGULARIZATION USERS.f32 ITEMS.f32
 //! ```
 //!
-//! Prints one JSON line, and of the aggregate what each statement took in seconds and CPU seconds. Threads are `RAYON_NUM_THREADS`.
+//! Prints one JSON line, and of the aggregate what each statement took in seconds and CPU seconds. Threads are
+//! `RAYON_NUM_THREADS`.
 
 use std::fs::File;
 use std::io::{BufWriter, Read, Write};

@@ -5,7 +5,8 @@
 //! `cold_users` (ids of users without an event), `outcomes` (what became of the events, by user and
 //! search), the cleaned `numbered_events`, the `sessions` of all, `rejected` rows with their reason, and for
 //! each [`Window`] of time a folder of model inputs: `interactions`, `users`, `popularity`, `searches`,
-//! `query_items`, `baskets`, `transitions`. [`Facts`] counts every row: `read = kept + rejected + excluded`, exactly.
+//! `query_items`, `baskets`, `transitions`. [`Facts`] counts every row:
+//! `read = kept + rejected + excluded`, exactly.
 //!
 //! Each statement is one file, readable on its own, and any can be replaced from the job
 //! (`[behavior.sql]`). The room itself only decides which statement runs when and with which
@@ -421,6 +422,7 @@ impl Run<'_> {
     fn rejected(&mut self, params: &[(&str, Param)]) -> Result<u64, Error> {
         let path = self.folder.join("rejected.parquet");
         let rows = self.lake.write_for_all("rejected", self.statements.text("rejected"), params, &path)?;
+        self.lake.register_file("rejected", &path)?;
         self.step("rejected");
         Ok(rows)
     }

@@ -12,9 +12,8 @@ use datafusion::common::internal_err;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::error::DataFusionError;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::physical_expr::OrderingRequirements;
-use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::window::{StandardWindowExpr, WindowExpr};
+use datafusion::physical_expr::{OrderingRequirements, PhysicalExpr};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::windows::{BoundedWindowAggExec, WindowUDFExpr};
@@ -55,9 +54,8 @@ impl PhysicalOptimizerRule for Rule {
 /// The operator for a window of running functions alone.
 fn by_batch(node: &Arc<dyn ExecutionPlan>) -> Option<Arc<dyn ExecutionPlan>> {
     let window = node.downcast_ref::<BoundedWindowAggExec>()?;
-    let states = begin(window)?;
-    (!states.is_empty())
-        .then(|| Arc::new(ByBatch { window: Arc::new(window.clone()) }) as Arc<dyn ExecutionPlan>)
+    begin(window)?;
+    Some(Arc::new(ByBatch { window: Arc::new(window.clone()) }))
 }
 
 /// Each function of a window and its state before the first row, where all are running ones.

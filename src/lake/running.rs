@@ -54,6 +54,17 @@ pub(super) fn functions() -> [WindowUDF; 4] {
     ]
 }
 
+impl Of {
+    /// The type of its answers over a first column of this type.
+    fn gives(self, first: &DataType) -> DataType {
+        match self {
+            Self::Repeats => DataType::Boolean,
+            Self::CountSoFar => DataType::UInt32,
+            Self::Previous | Self::Latest => first.clone(),
+        }
+    }
+}
+
 impl Function {
     /// Before the first row.
     pub(super) fn begin(&self) -> State {
@@ -86,14 +97,9 @@ impl WindowUDFImpl for Function {
     }
 
     fn field(&self, of: WindowUDFFieldArgs) -> Result<FieldRef, DataFusionError> {
-        let (found, nullable) = match self.of {
-            Of::Repeats => (DataType::Boolean, false),
-            Of::CountSoFar => (DataType::UInt32, false),
-            Of::Previous | Of::Latest => {
-                (of.get_input_field(0).map_or(DataType::Null, |field| field.data_type().clone()), true)
-            }
-        };
-        Ok(Arc::new(Field::new(of.name(), found, nullable)))
+        let first = of.get_input_field(0).map_or(DataType::Null, |field| field.data_type().clone());
+        let nullable = matches!(self.of, Of::Previous | Of::Latest);
+        Ok(Arc::new(Field::new(of.name(), self.of.gives(&first), nullable)))
     }
 
     fn limit_effect(&self, _: &[Arc<dyn PhysicalExpr>]) -> LimitEffect {
@@ -116,8 +122,7 @@ impl State {
         let [first, ..] = columns else { return exec_err!("a window function without a column") };
         let n_rows = first.len();
         if n_rows == 0 {
-            let of = if self.of == Of::Repeats { &DataType::Boolean } else { first.data_type() };
-            return Ok(new_empty_array(if self.of == Of::CountSoFar { &DataType::UInt32 } else { of }));
+            return Ok(new_empty_array(&self.of.gives(first.data_type())));
         }
         match self.of {
             Of::Repeats => {

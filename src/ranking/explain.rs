@@ -183,7 +183,7 @@ fn heaviest_items(items: &[u32], weights: &[f32]) -> Vec<(u32, f32)> {
 /// What no cosine of two rows of some thousand numbers is above.
 const NEARLY_ONE: f32 = 1.001;
 
-/// The history's item with the largest `ln(1 + weight) · cos(item, it)`, of a history by falling weight: a cheap stand-in for the
+/// The item with the largest `ln(1 + weight) · cos(item, it)` of a history by falling weight: a cheap stand-in for the
 /// exact decomposition of Hu, Koren and Volinsky (2008, section 5), which needs a solve a user.
 fn best_by_cosine(items: &Dense, norms: &[f32], item: u32, history: &[(u32, f32)]) -> Option<u32> {
     let (row, own) = (items.row(item as usize), norms[item as usize]);
