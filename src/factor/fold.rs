@@ -1,8 +1,8 @@
 //! Users solved for items that stay as they are.
 
 use super::{Config, Error, Objective, Sweep, kernels, side::Side, start, sweep};
-use crate::matrix::Dense;
 use crate::matrix::kernels::dot;
+use crate::matrix::{Aligned, Dense};
 use std::time::Instant;
 
 /// The users' factors, position after position and padded, in the axes of the given items.
@@ -10,7 +10,7 @@ use std::time::Instant;
 /// `config.iterations` plain half-sweeps. Each turns users and items into the axes in which it solves, so a
 /// unit matrix is turned along, and in the end turns the users back.
 pub(super) fn users(
-    sides: (&Side, &Side),
+    sides: (&Side<'_>, &Side<'_>),
     items: &Dense,
     config: &Config,
     on_sweep: &mut dyn FnMut(Sweep),
@@ -22,8 +22,8 @@ pub(super) fn users(
     let mut has_entries = vec![false; items.n_rows()];
     order.iter().for_each(|item| has_entries[*item as usize] = true);
     order.extend((0..items.n_rows() as u32).filter(|item| !has_entries[*item as usize]));
-    let mut fixed = vec![0f32; order.len() * dim];
-    start::at(&mut fixed, &order, items, dim);
+    let mut fixed = Aligned::new(order.len() * dim, 0f32);
+    start::at(fixed.get_mut(), &order, items, dim);
 
     let n_users = user_side.len();
     let mut solved = vec![0f32; (n_users + dim) * dim];
@@ -34,7 +34,7 @@ pub(super) fn users(
         sweep::Settings { rank, dim, unobserved_weight: config.unobserved_weight, relaxation: 1.0 };
     for number in 1..=config.iterations {
         let started = Instant::now();
-        let Some(parts) = sweep::half(user_side, &mut fixed, &mut solved, settings) else {
+        let Some(parts) = sweep::half(user_side, fixed.get_mut(), &mut solved, settings) else {
             return Err(Error::NotFinite { sweep: number, of: config.iterations });
         };
         let objective = Objective {

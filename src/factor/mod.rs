@@ -23,8 +23,8 @@
 //! half-sweep is plain, so that items are the best answer to the users returned.
 //!
 //! - Cost of a sweep: `O(n_entries · rank + (n_users + n_items) · rank² + rank³)`.
-//! - Memory: both orientations of the interactions, the factors, one side's once more in 16 bits a number, and per
-//!   thread at most 16 MB of gathered rows.
+//! - Memory: the interactions once more by items, the factors, and per thread at most 16 MB of gathered rows and the
+//!   longest entity's entries.
 //! - Invariant: an entity without interactions has an exactly zero factor; results do not depend on
 //!   the number of threads. They may differ in the last bits between instruction sets.
 //! - Parallel level: chunks of entities, in rayon's current pool.
@@ -41,8 +41,8 @@ mod side;
 mod start;
 mod sweep;
 
-use crate::matrix::{Csr, Dense};
-use rayon::prelude::*;
+use crate::matrix::{Aligned, Csr, Dense};
+use side::Side;
 use std::time::{Duration, Instant};
 
 pub use config::{Config, ConfigError, Keys};
@@ -174,15 +174,21 @@ pub fn factorize(
         Factors { users, items, objective }
     };
     if let Start::Fixed(items) = start {
-        let users = fold::users((&user_side, &item_side), items, config, on_sweep)?;
-        let users = placed(users, &user_side.into_order(), interactions.n_rows(), rank);
+        let mut users = fold::users((&user_side, &item_side), items, config, on_sweep)?;
+        users.resize(interactions.n_rows() * dim, 0.0);
+        let of = config.iterations;
+        let users = placed(users, &user_side.into_order(), rank).ok_or(Error::NotFinite { sweep: of, of })?;
         return Ok(measured(users, items.clone()));
     }
-    let mut users = vec![0f32; user_side.len() * dim];
-    let mut items = start::normal(&item_side.order, rank, dim, seed);
+    // Rows without entries stay behind the others, so that there is room for all in the caller's order.
+    let mut all_users = Aligned::new(interactions.n_rows() * dim, 0f32);
+    let mut all_items = Aligned::new(interactions.n_cols() * dim, 0f32);
+    let users = &mut all_users.get_mut()[..user_side.len() * dim];
+    let items = &mut all_items.get_mut()[..item_side.len() * dim];
+    start::normal(items, &item_side.order, rank, dim, seed);
     if let Start::Warm { users: warm_users, items: warm_items } = start {
-        start::at(&mut users, &user_side.order, warm_users, dim);
-        start::at(&mut items, &item_side.order, warm_items, dim);
+        start::at(users, &user_side.order, warm_users, dim);
+        start::at(items, &item_side.order, warm_items, dim);
     }
     for number in 1..=config.iterations {
         let started = Instant::now();
@@ -190,12 +196,12 @@ pub fn factorize(
         let relaxed = if number < FIRST_RELAXED { 1.0 } else { RELAXATION };
         let solver =
             sweep::Settings { rank, dim, unobserved_weight: config.unobserved_weight, relaxation: relaxed };
-        let Some(of_users) = sweep::half(&user_side, &mut items, &mut users, solver) else {
+        let Some(of_users) = sweep::half(&user_side, items, users, solver) else {
             return Err(overflow);
         };
         let relaxation = if number == config.iterations { 1.0 } else { relaxed };
         let solver = sweep::Settings { relaxation, ..solver };
-        let Some(of_items) = sweep::half(&item_side, &mut users, &mut items, solver) else {
+        let Some(of_items) = sweep::half(&item_side, users, items, solver) else {
             return Err(overflow);
         };
         let objective = Objective {
@@ -205,11 +211,10 @@ pub fn factorize(
         };
         on_sweep(Sweep { number, of: config.iterations, elapsed: started.elapsed(), objective });
     }
-    // What is no longer needed goes before there are two copies of a side.
-    let (user_order, item_order) = (user_side.into_order(), item_side.into_order());
-    let items = placed(items, &item_order, interactions.n_cols(), rank);
-    let users = placed(users, &user_order, interactions.n_rows(), rank);
-    Ok(measured(users, items))
+    let place = |rows: Aligned<f32>, side: Side<'_>| placed(rows.into_vec(), &side.into_order(), rank);
+    let (users, items) = rayon::join(|| place(all_users, user_side), || place(all_items, item_side));
+    let of = config.iterations;
+    users.zip(items).map(|(users, items)| measured(users, items)).ok_or(Error::NotFinite { sweep: of, of })
 }
 
 /// The objective falls for any share of a step between 0 and 2. On sparse behaviour ten sweeps at this
@@ -249,20 +254,28 @@ fn n_nonzero(matrix: &Dense) -> usize {
     (0..matrix.n_rows()).filter(|row| matrix.row(*row).iter().any(|value| *value != 0.0)).count()
 }
 
-/// Solved rows back in the caller's order, without padding.
-fn placed(rows: Vec<f32>, order: &[u32], n_rows: usize, rank: usize) -> Dense {
+/// Solved rows back in the caller's order and without padding, in the same memory; there is room for all.
+fn placed(mut rows: Vec<f32>, order: &[u32], rank: usize) -> Option<Dense> {
     let dim = rank.next_multiple_of(kernels::LANES);
-    let mut from = vec![None; n_rows];
-    for (at, &row) in order.iter().enumerate() {
-        from[row as usize] = Some(at);
-    }
-    let mut placed = Dense::zeros(n_rows, rank);
-    placed.values_mut().par_chunks_exact_mut(rank).zip(from).with_min_len(512).for_each(|(row, from)| {
-        if let Some(from) = from {
-            row.copy_from_slice(&rows[from * dim..][..rank]);
+    let n_rows = rows.len() / dim;
+    let mut has_entries = vec![false; n_rows];
+    order.iter().for_each(|&row| has_entries[row as usize] = true);
+    let others = (0..n_rows as u32).filter(|&row| !has_entries[row as usize]);
+    // Where the row at each position belongs; each swap brings one there.
+    let mut goes_to: Vec<u32> = order.iter().copied().chain(others).collect();
+    for at in 0..n_rows {
+        while goes_to[at] as usize != at {
+            let to = goes_to[at] as usize;
+            let (before, after) = rows.split_at_mut(at.max(to) * dim);
+            before[at.min(to) * dim..][..dim].swap_with_slice(&mut after[..dim]);
+            goes_to.swap(at, to);
         }
-    });
-    placed
+    }
+    if dim > rank {
+        (0..n_rows).for_each(|row| rows.copy_within(row * dim..row * dim + rank, row * rank));
+    }
+    rows.truncate(n_rows * rank);
+    Dense::from_vec(n_rows, rank, rows).ok()
 }
 
 #[cfg(test)]

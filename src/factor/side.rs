@@ -1,82 +1,68 @@
 //! The interactions as one side's half-sweep reads them.
 //!
 //! Entities are renumbered by falling number of entries (ties by index): rows of similar cost and
-//! equal regularisation lie together, so do the rows that are gathered most, entities without entries fall off the end, and chunks of the factor matrix are
-//! contiguous, so that threads write disjoint slices.
+//! equal regularisation lie together, so do the rows that are gathered most, entities without entries fall off the end,
+//! and chunks of the factor matrix are contiguous, so that threads write disjoint slices. Entries stay as they are
+//! given by users, and are renumbered a chunk at a time, which costs a look into a table that a cache holds; a copy in the
+//! new order would be a third of the interactions' memory.
+
+use std::borrow::Cow;
+use std::ops::Range;
 
 use crate::matrix::Csr;
+use crate::matrix::kernels::prefetch;
 
 /// One side's entities with at least one entry, longest first.
-pub(super) struct Side {
+pub(super) struct Side<'a> {
     /// Position to the caller's index.
     pub(super) order: Vec<u32>,
-    /// `order.len() + 1` offsets into `indices` and `roots`.
-    offsets: Vec<usize>,
-    /// Positions on the other side.
-    indices: Vec<u32>,
-    /// Square roots of the weights.
-    roots: Vec<f32>,
+    /// Rows by the caller's index.
+    entries: Cow<'a, Csr>,
+    /// Columns to the other side's positions, where they are not those already.
+    positions: Option<Vec<u32>>,
     /// Of each position.
     pub(super) regularization: Vec<f32>,
     /// Consecutive positions of roughly equal work; the same on any number of threads.
-    pub(super) chunks: Vec<std::ops::Range<usize>>,
+    pub(super) chunks: Vec<Range<usize>>,
+}
+
+/// Some entities' entries by position, one entity after another.
+#[derive(Default)]
+pub(super) struct Entries {
+    /// Positions on the other side.
+    pub(super) indices: Vec<u32>,
+    /// Square roots of the weights.
+    pub(super) roots: Vec<f32>,
 }
 
 /// Both sides, users first; `n_known` is how many users and items have factors.
 pub(super) fn both(
     interactions: &Csr,
     n_known: (usize, usize),
-    regularization: impl Fn(usize, usize) -> f64 + Copy,
-) -> (Side, Side) {
-    let (n_users, n_items) = (interactions.n_rows(), interactions.n_cols());
-    let mut item_counts = vec![0usize; n_items];
-    let mut user_counts = vec![0usize; n_users];
-    for (user, count) in user_counts.iter_mut().enumerate() {
-        let (items, _) = interactions.row(user);
-        *count = items.len();
-        for &item in items {
-            item_counts[item as usize] += 1;
-        }
-    }
-    let user_order = longest_first(&user_counts);
-    let item_order = longest_first(&item_counts);
-    let mut item_at = vec![0u32; n_items];
+    regularization: impl Fn(usize, usize) -> f64,
+) -> (Side<'_>, Side<'_>) {
+    let user_order = longest_first(interactions);
+    let by_items = interactions.transpose_of(&user_order);
+    let item_order = longest_first(&by_items);
+    let mut item_at = vec![0; interactions.n_cols()];
     for (at, &item) in item_order.iter().enumerate() {
         item_at[item as usize] = at as u32;
     }
-    let mut users = Side::with_shape(user_order, &user_counts, |n| regularization(n, n_known.1) as f32);
-    let mut items = Side::with_shape(item_order, &item_counts, |n| regularization(n, n_known.0) as f32);
-    let of_user = |user: u32| {
-        let (cols, weights) = interactions.row(user as usize);
-        cols.iter().map(|&col| item_at[col as usize]).zip(weights.iter().map(|weight| weight.sqrt()))
-    };
-    let Side { order, indices, roots, .. } = &mut users;
-    let users_in_order = &*order;
-    let fill_users = || {
-        let slots = indices.iter_mut().zip(roots);
-        for ((index, slot), (item, root)) in slots.zip(users_in_order.iter().flat_map(|&user| of_user(user)))
-        {
-            (*index, *slot) = (item, root);
-        }
-    };
-    let mut next = items.offsets.clone();
-    let fill_items = || {
-        for (at, &user) in users_in_order.iter().enumerate() {
-            for (item, root) in of_user(user) {
-                let slot = &mut next[item as usize];
-                (items.indices[*slot], items.roots[*slot]) = (at as u32, root);
-                *slot += 1;
-            }
-        }
-    };
-    rayon::join(fill_users, fill_items);
-    (users, items)
+    let of_users = |n: usize| regularization(n, n_known.1) as f32;
+    let of_items = |n: usize| regularization(n, n_known.0) as f32;
+    (
+        Side::of(Cow::Borrowed(interactions), Some(item_at), user_order, of_users),
+        Side::of(Cow::Owned(by_items), None, item_order, of_items),
+    )
 }
 
-fn longest_first(counts: &[usize]) -> Vec<u32> {
-    let mut order: Vec<u32> = (0..counts.len() as u32).filter(|&at| counts[at as usize] > 0).collect();
-    order.sort_by_key(|&at| std::cmp::Reverse(counts[at as usize]));
-    order
+fn longest_first(entries: &Csr) -> Vec<u32> {
+    let count = |at: u32| entries.row(at as usize).0.len() as u32;
+    let used = (0..entries.n_rows() as u32).filter(|&at| count(at) > 0);
+    // One number a row sorts faster than rows by what is looked up.
+    let mut keys: Vec<u64> = used.map(|at| u64::from(!count(at)) << 32 | u64::from(at)).collect();
+    keys.sort_unstable();
+    keys.into_iter().map(|key| key as u32).collect()
 }
 
 /// A chunk ends when it has this many entries, counting `ROW_COST` for what every row costs.
@@ -85,23 +71,30 @@ const CHUNK_COST: usize = 1 << 14;
 /// The work on a row that does not depend on its length, in entries.
 const ROW_COST: usize = 16;
 
-impl Side {
-    fn with_shape(order: Vec<u32>, counts: &[usize], regularization: impl Fn(usize) -> f32) -> Self {
-        let mut offsets = Vec::with_capacity(order.len() + 1);
-        let mut chunks = Vec::new();
-        let (mut end, mut cost, mut chunk_from) = (0, 0, 0);
-        offsets.push(end);
-        for (at, &entity) in order.iter().enumerate() {
-            end += counts[entity as usize];
-            cost += counts[entity as usize] + ROW_COST;
-            offsets.push(end);
+/// Entities whose entries are asked for ahead of those that are read: from one to the next they lie anywhere.
+const AHEAD: usize = 4;
+
+/// Of their entries the ones after which the hardware has seen where it goes.
+const FIRST: usize = 64;
+
+impl<'a> Side<'a> {
+    fn of(
+        entries: Cow<'a, Csr>,
+        positions: Option<Vec<u32>>,
+        order: Vec<u32>,
+        regularization: impl Fn(usize) -> f32,
+    ) -> Self {
+        let counts = order.iter().map(|&index| entries.row(index as usize).0.len());
+        let (mut chunks, mut from, mut cost) = (Vec::new(), 0, 0);
+        for (at, count) in counts.clone().enumerate() {
+            cost += count + ROW_COST;
             if cost >= CHUNK_COST || at + 1 == order.len() {
-                chunks.push(chunk_from..at + 1);
-                (cost, chunk_from) = (0, at + 1);
+                chunks.push(from..at + 1);
+                (cost, from) = (0, at + 1);
             }
         }
-        let regularization = order.iter().map(|&entity| regularization(counts[entity as usize])).collect();
-        Self { order, offsets, indices: vec![0; end], roots: vec![0.0; end], regularization, chunks }
+        let regularization = counts.map(regularization).collect();
+        Self { order, entries, positions, regularization, chunks }
     }
 
     /// Position to the caller's index; the interactions go.
@@ -114,9 +107,31 @@ impl Side {
         self.order.len()
     }
 
-    /// One entity's positions on the other side, followed by those of the entities after it, and its own square
-    /// roots of weights.
-    pub(super) fn row(&self, at: usize) -> (&[u32], &[f32]) {
-        (&self.indices[self.offsets[at]..], &self.roots[self.offsets[at]..self.offsets[at + 1]])
+    /// How many entries an entity has.
+    #[inline(always)]
+    pub(super) fn n_entries(&self, at: usize) -> usize {
+        self.entries.row(self.order[at] as usize).0.len()
+    }
+
+    /// Writes a chunk's entries over `found`.
+    #[inline(always)]
+    pub(super) fn read(&self, chunk: Range<usize>, found: &mut Entries) {
+        found.indices.clear();
+        found.roots.clear();
+        let ahead = self.order.iter().skip(chunk.start + AHEAD);
+        let ahead = ahead.map(Some).chain(std::iter::repeat(None));
+        for (&index, ahead) in self.order[chunk].iter().zip(ahead) {
+            if let Some(&ahead) = ahead {
+                let (others, weights) = self.entries.row(ahead as usize);
+                prefetch(&others[..others.len().min(FIRST)]);
+                prefetch(&weights[..weights.len().min(FIRST)]);
+            }
+            let (others, weights) = self.entries.row(index as usize);
+            match &self.positions {
+                Some(at) => found.indices.extend(others.iter().map(|&other| at[other as usize])),
+                None => found.indices.extend_from_slice(others),
+            }
+            found.roots.extend(weights.iter().map(|weight| weight.sqrt()));
+        }
     }
 }

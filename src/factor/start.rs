@@ -14,11 +14,10 @@ pub(super) fn at(rows: &mut [f32], order: &[u32], known: &Dense, dim: usize) {
     }
 }
 
-/// Rows for the items in `order`, each normal with standard deviation `0.1 / √rank`, zero-padded to
+/// Writes rows for the items in `order` over zeros, each normal with standard deviation `0.1 / √rank` and padded to
 /// `dim`. A row depends on the seed and the item's own index only.
-pub(super) fn normal(order: &[u32], rank: usize, dim: usize, seed: u64) -> Vec<f32> {
+pub(super) fn normal(rows: &mut [f32], order: &[u32], rank: usize, dim: usize, seed: u64) {
     let deviation = 0.1 / (rank as f64).sqrt();
-    let mut rows = vec![0f32; order.len() * dim];
     rows.par_chunks_exact_mut(dim).zip(order).with_min_len(64).for_each(|(row, &item)| {
         let stream = split_mix(seed ^ split_mix(u64::from(item)));
         for (counter, values) in row[..rank].chunks_mut(2).enumerate() {
@@ -27,7 +26,6 @@ pub(super) fn normal(order: &[u32], rank: usize, dim: usize, seed: u64) -> Vec<f
             }
         }
     });
-    rows
 }
 
 /// Two independent standard normal numbers (Box and Muller, 1958).

@@ -8,8 +8,8 @@
 //! nothing but passes over `Z`, and their work does not depend on the size of the other side.
 
 use super::kernels::{self, Panels};
-use super::narrow::Narrow;
-use super::side::Side;
+use super::narrow::{self, Narrow};
+use super::side::{Entries, Side};
 use crate::matrix::{Aligned, eigen};
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
@@ -57,7 +57,12 @@ pub(super) struct Parts {
 }
 
 /// Solves `solved` for `fixed`; both are turned into the axes of `fixed`. None if a number overflowed.
-pub(super) fn half(side: &Side, fixed: &mut [f32], solved: &mut [f32], settings: Settings) -> Option<Parts> {
+pub(super) fn half(
+    side: &Side<'_>,
+    fixed: &mut [f32],
+    solved: &mut [f32],
+    settings: Settings,
+) -> Option<Parts> {
     let Settings { rank, dim, .. } = settings;
     let gram = gram(fixed, dim);
     let mut leading = Vec::with_capacity(rank * rank);
@@ -72,11 +77,10 @@ pub(super) fn half(side: &Side, fixed: &mut [f32], solved: &mut [f32], settings:
         }
     }
     let turn = Panels::new(&turn, dim);
-    for matrix in [&mut *fixed, &mut *solved] {
-        matrix
-            .par_chunks_mut(GRAM_CHUNK / 8 * dim)
-            .for_each_init(Vec::new, |scratch, rows| turn.multiply_in_place(rows, scratch));
-    }
+    let turn = |rows: &mut [f32], scratch: &mut Vec<f32>| turn.multiply_in_place(rows, scratch);
+    solved.par_chunks_mut(narrow::CHUNK * dim).for_each_init(Vec::new, |scratch, rows| turn(rows, scratch));
+    let narrow = Narrow::of(fixed, dim, turn);
+    let fixed = &narrow;
     let mut spread: Vec<f32> = axes.values.iter().map(|&value| value.max(0.0) as f32).collect();
     spread.resize(dim, 0.0);
 
@@ -87,18 +91,18 @@ pub(super) fn half(side: &Side, fixed: &mut [f32], solved: &mut [f32], settings:
         tasks.push((chunk.clone(), rows));
         rest = after;
     }
-    let fixed = &Narrow::of(fixed, dim);
     let parts: Vec<Parts> = tasks
         .into_par_iter()
         .with_max_len(1)
         .map_init(
-            || Scratch::new(dim),
-            |scratch, (chunk, rows)| {
-                let solver = Solver { side, fixed, spread: &spread, settings, chunk, rows, scratch };
+            || (Entries::default(), Scratch::new(dim)),
+            |(entries, scratch), (chunk, rows)| {
+                let solver = Solver { side, fixed, spread: &spread, settings, chunk, rows, entries, scratch };
                 Arch::new().dispatch(solver)
             },
         )
         .collect();
+    narrow.restore();
     let mut sum = Parts::default();
     for part in parts {
         sum.observed += part.observed;
@@ -162,12 +166,13 @@ impl Scratch {
 }
 
 struct Solver<'a> {
-    side: &'a Side,
-    fixed: &'a Narrow,
+    side: &'a Side<'a>,
+    fixed: &'a Narrow<'a>,
     spread: &'a [f32],
     settings: Settings,
     chunk: std::ops::Range<usize>,
     rows: &'a mut [f32],
+    entries: &'a mut Entries,
     scratch: &'a mut Scratch,
 }
 
@@ -176,11 +181,13 @@ impl WithSimd for Solver<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) -> Parts {
-        let Self { side, fixed, spread, settings, chunk, rows, scratch } = self;
+        let Self { side, fixed, spread, settings, chunk, rows, entries, scratch } = self;
         let Settings { dim, relaxation, .. } = settings;
         let unobserved_weight = settings.unobserved_weight as f32;
         let mut parts = Parts::default();
         let mut scaled_for = f32::NAN;
+        side.read(chunk.clone(), entries);
+        let (mut indices, mut roots) = (&entries.indices[..], &entries.roots[..]);
         for (at, row) in chunk.zip(rows.chunks_exact_mut(dim)) {
             let regularization = side.regularization[at];
             if regularization != scaled_for {
@@ -192,23 +199,25 @@ impl WithSimd for Solver<'_> {
                     *scale = 1.0 / *unscale;
                 }
             }
-            let (indices, roots) = side.row(at);
-            scratch.solve(simd, fixed, indices, roots, relaxation, row);
+            let (own, after) = roots.split_at(side.n_entries(at));
+            scratch.solve(simd, fixed, indices, own, relaxation, row);
             parts.all += f64::from(kernels::weighted_square(simd, row, spread));
             parts.regularization += f64::from(regularization) * f64::from(kernels::dot(simd, row, row));
-            parts.observed += f64::from(kernels::distance(simd, roots, &scratch.fitted[..roots.len()]));
+            parts.observed += f64::from(kernels::distance(simd, own, &scratch.fitted[..own.len()]));
+            (indices, roots) = (&indices[own.len()..], after);
         }
         parts
     }
 }
 
 impl Scratch {
-    /// Conjugate gradients from the entity's last factor, in the coordinates where `D` is the identity.
+    /// Conjugate gradients from the entity's last factor, in the coordinates where `D` is the identity. `indices` goes
+    /// on with those of the entities after it, whose rows are asked for.
     #[inline(always)]
     fn solve<S: Simd>(
         &mut self,
         simd: S,
-        fixed: &Narrow,
+        fixed: &Narrow<'_>,
         indices: &[u32],
         roots: &[f32],
         relaxation: f32,
@@ -304,7 +313,7 @@ const AHEAD: usize = 12;
 
 /// Gathers the other side's rows into one block that stays in cache for every later pass.
 #[inline(always)]
-fn pack(fixed: &Narrow, indices: &[u32], roots: &[f32], scale: &[f32], packed: &mut [f32]) {
+fn pack(fixed: &Narrow<'_>, indices: &[u32], roots: &[f32], scale: &[f32], packed: &mut [f32]) {
     let packed = packed.chunks_exact_mut(scale.len());
     for (at, ((&index, &root), packed)) in indices.iter().zip(roots).zip(packed).enumerate() {
         if let Some(&ahead) = indices.get(at + AHEAD) {

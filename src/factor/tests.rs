@@ -35,6 +35,13 @@ fn seeded(n_users: usize, n_items: usize, per_user: usize) -> Csr {
     csr(n_users, n_items, &cells)
 }
 
+/// Rows to start from for these entities.
+fn started(order: &[u32], rank: usize, dim: usize, seed: u64) -> Vec<f32> {
+    let mut rows = vec![0f32; order.len() * dim];
+    start::normal(&mut rows, order, rank, dim, seed);
+    rows
+}
+
 fn run(interactions: &Csr, config: &Config) -> Factors {
     factorize(interactions, config, Start::Drawn, 1, &mut |_| {}).unwrap()
 }
@@ -187,8 +194,9 @@ proptest! {
     #[test]
     fn products_of_rows_match_the_textbook(n_rows in 0usize..70, blocks in 1usize..7, seed in 0u64..1000) {
         let dim = blocks * kernels::LANES;
-        let rows = start::normal(&(0..n_rows as u32).collect::<Vec<_>>(), dim, dim, seed);
-        let turn = start::normal(&(0..dim as u32).collect::<Vec<_>>(), dim, dim, seed + 1);
+        let order: Vec<u32> = (0..n_rows.max(dim) as u32).collect();
+        let rows = started(&order[..n_rows], dim, dim, seed);
+        let turn = started(&order[..dim], dim, dim, seed + 1);
         let mut gram = vec![0f64; dim * dim];
         kernels::add_gram(&rows, dim, &mut gram);
         let mut turned = rows.clone();
@@ -285,7 +293,7 @@ fn longer_steps_do_better_than_plain_ones() {
     let (user_side, item_side) = side::both(&interactions, interactions.n_used(), regularization);
     let total = |relaxation: f32| {
         let mut users = vec![0f32; user_side.len() * 16];
-        let mut items = start::normal(&item_side.order, 16, 16, 1);
+        let mut items = started(&item_side.order, 16, 16, 1);
         let mut total = 0.0;
         for number in 0..10 {
             let relaxation = if number < 2 { 1.0 } else { relaxation };
@@ -349,14 +357,14 @@ fn configurations_say_what_is_wrong_with_them() {
 
 #[test]
 fn the_start_is_normal_and_drawn_by_index() {
-    let rows = start::normal(&(0..2000).collect::<Vec<_>>(), 25, 32, 5);
+    let rows = started(&(0..2000).collect::<Vec<_>>(), 25, 32, 5);
     let drawn: Vec<f64> =
         rows.chunks_exact(32).flat_map(|row| &row[..25]).map(|&value| f64::from(value) / 0.02).collect();
     let mean = drawn.iter().sum::<f64>() / drawn.len() as f64;
     let spread = drawn.iter().map(|value| value * value).sum::<f64>() / drawn.len() as f64;
     assert!(mean.abs() < 0.02 && (spread - 1.0).abs() < 0.02, "{mean} {spread}");
     assert!(rows.chunks_exact(32).all(|row| row[25..].iter().all(|&value| value == 0.0)));
-    assert_eq!(start::normal(&[1999, 4], 25, 32, 5)[32..], rows[4 * 32..5 * 32]);
+    assert_eq!(started(&[1999, 4], 25, 32, 5)[32..], rows[4 * 32..5 * 32]);
 }
 
 #[test]

@@ -27,4 +27,12 @@ impl<T: Copy> Aligned<T> {
     pub fn get_mut(&mut self) -> &mut [T] {
         &mut self.values[self.start..self.start + self.len]
     }
+
+    /// The values in a vector, in the same memory.
+    pub fn into_vec(self) -> Vec<T> {
+        let Self { mut values, start, len } = self;
+        values.copy_within(start..start + len, 0);
+        values.truncate(len);
+        values
+    }
 }

@@ -1,5 +1,7 @@
 //! Compressed sparse rows.
 
+use rayon::prelude::*;
+
 /// Sparse rows of f32 values; column indices ascend strictly inside a row.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Csr {
@@ -192,25 +194,49 @@ impl Csr {
 
     /// Columns become rows, in `O(n_entries + n_cols)`.
     pub fn transpose(&self) -> Self {
+        let order: Vec<u32> = (0..self.n_rows() as u32).collect();
+        self.transpose_of(&order)
+    }
+
+    /// Columns become rows, whose columns are these rows in their order, in `O(n_entries + n_cols)`; threads share the
+    /// columns.
+    pub fn transpose_of(&self, rows: &[u32]) -> Self {
         let mut offsets = vec![0usize; self.n_cols + 1];
-        for &col in &self.indices {
+        for &col in rows.iter().flat_map(|&row| self.row(row as usize).0) {
             offsets[col as usize + 1] += 1;
         }
         for col in 0..self.n_cols {
             offsets[col + 1] += offsets[col];
         }
-        let mut next = offsets.clone();
-        let mut indices = vec![0u32; self.indices.len()];
-        let mut values = vec![0f32; self.values.len()];
-        for row in 0..self.n_rows() {
-            let (cols, row_values) = self.row(row);
-            for (&col, &value) in cols.iter().zip(row_values) {
-                let slot = &mut next[col as usize];
-                indices[*slot] = row as u32;
-                values[*slot] = value;
-                *slot += 1;
-            }
+        let n_entries = offsets[self.n_cols];
+        let (mut indices, mut values) = (vec![0u32; n_entries], vec![0f32; n_entries]);
+        let n_parts = rayon::current_num_threads();
+        let (mut parts, mut rest, mut from) = (Vec::new(), (&mut indices[..], &mut values[..]), 0);
+        for part in 1..=n_parts {
+            // To the first column with its share of entries before it; the last part takes all that is left.
+            let share = n_entries * part / n_parts;
+            let to = if part == n_parts { self.n_cols } else { offsets.partition_point(|&at| at < share) };
+            let to = to.clamp(from, self.n_cols);
+            let n = offsets[to] - offsets[from];
+            let (indices, values) = (rest.0.split_at_mut(n), rest.1.split_at_mut(n));
+            parts.push((from..to, indices.0, values.0));
+            (rest, from) = ((indices.1, values.1), to);
         }
-        Self { n_cols: self.n_rows(), offsets, indices, values }
+        parts.into_par_iter().for_each(|(cols, indices, values)| {
+            let mut next: Vec<usize> =
+                offsets[cols.clone()].iter().map(|at| at - offsets[cols.start]).collect();
+            for (at, &row) in rows.iter().enumerate() {
+                let (found, found_values) = self.row(row as usize);
+                // A row's columns ascend.
+                let own = found.partition_point(|&col| (col as usize) < cols.start)
+                    ..found.partition_point(|&col| (col as usize) < cols.end);
+                for (&col, &value) in found[own.clone()].iter().zip(&found_values[own]) {
+                    let slot = &mut next[col as usize - cols.start];
+                    (indices[*slot], values[*slot]) = (at as u32, value);
+                    *slot += 1;
+                }
+            }
+        });
+        Self { n_cols: rows.len(), offsets, indices, values }
     }
 }

@@ -33,7 +33,12 @@ impl Dense {
         if values.len() != n_rows * n_cols {
             return Err(DenseError::Shape { n_rows, n_cols, values: values.len() });
         }
-        if let Some(at) = values.iter().position(|v| !v.is_finite()) {
+        // A vector of bits at a time; where it is worth looking, number by number.
+        const INFINITE: u32 = f32::INFINITY.to_bits();
+        let most = values.iter().fold(0, |most, value| most.max(value.to_bits() & INFINITE));
+        if most == INFINITE
+            && let Some(at) = values.iter().position(|v| !v.is_finite())
+        {
             return Err(DenseError::NotFinite { row: at / n_cols });
         }
         Ok(Self { n_rows, n_cols, values })

@@ -61,7 +61,12 @@ proptest! {
             let at = rows.binary_search(&row).unwrap();
             prop_assert_eq!(values[at], value);
         }
-        prop_assert_eq!(transposed.transpose(), csr);
+        prop_assert_eq!(&transposed.transpose(), &csr);
+        // Some rows in another order, by more threads than there may be columns.
+        let order: Vec<u32> = (0..n_rows as u32).rev().step_by(2).collect();
+        let threads = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
+        let of_some = threads.install(|| csr.transpose_of(&order));
+        prop_assert_eq!(of_some, csr.select(&order).transpose());
     }
 }
 
