@@ -2,9 +2,9 @@
 -- equal rows, by their fingerprint, together (but for a chance of 2^-39 that another row of the same user and moment
 -- comes between): `place` is all of that in one number, which sorts in half the time.
 -- `copy` is 1 for the first of rows that are equal in every column and 2 for those after it, which can then be
--- rejected as duplicates; `repeats` is whether all columns are those of the row before. `searched_idx` is what the
--- user had last searched for, where that was half an hour before or less. Here as elsewhere windows order by what
--- others partition by, so that whole batches of rows are answered at once.
+-- rejected as duplicates; `repeats` is whether all columns are those of the row before, the place first, which tells
+-- most rows apart. `searched_idx` is what the user had last searched for, where that was half an hour before or less.
+-- Here as elsewhere windows order by what others partition by, so that whole batches of rows are answered at once.
 SELECT
     user_idx, event_time, event_type, item_idx, query_idx, quantity, price, session_id,
     CASE WHEN is_copy THEN 2 ELSE 1 END AS copy,
@@ -16,7 +16,7 @@ FROM (
     SELECT
         *,
         repeats(
-            user_idx, event_time, event_type, item_idx, query_idx, quantity, price, session_id
+            place, user_idx, event_time, event_type, item_idx, query_idx, quantity, price, session_id
         ) OVER so_far                                                               AS is_copy,
         latest(query_idx) OVER so_far                                               AS last_asked,
         latest(CASE WHEN query_idx IS NOT NULL THEN user_idx END) OVER so_far       AS asked_by,

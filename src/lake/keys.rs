@@ -1,8 +1,10 @@
-//! Functions that put rows in an order cheaply: `fingerprint` and `packed`.
+//! Functions that put rows in an order, or into groups, cheaply: `fingerprint`, `packed`, and `pair` with `first_of` and
+//! `second_of`.
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, Decimal128Array, UInt64Array};
+use arrow::array::{Array, ArrayRef, AsArray, Decimal128Array, UInt32Array, UInt64Array};
+use arrow::compute::binary;
 use arrow::datatypes::{DataType, Float64Type, Int64Type, UInt32Type, UInt64Type};
 use datafusion::common::exec_err;
 use datafusion::common::hash_utils::{QualityRandomState, create_hashes};
@@ -12,13 +14,42 @@ use datafusion::logical_expr::{
 };
 
 /// All of them.
-pub(super) fn functions() -> [ScalarUDF; 2] {
+pub(super) fn functions() -> [ScalarUDF; 5] {
     let packed_of = vec![DataType::UInt32, DataType::Int64, DataType::Boolean, DataType::UInt64];
     let packed = |args: &[ColumnarValue]| packed(&ColumnarValue::values_to_arrays(args)?);
     [
         ScalarUDF::from(Fingerprint { signature: Signature::variadic_any(Volatility::Immutable) }),
         create_udf("packed", packed_of, PACKED, Volatility::Immutable, Arc::new(packed)),
+        create_udf(
+            "pair",
+            vec![DataType::UInt32; 2],
+            DataType::UInt64,
+            Volatility::Immutable,
+            Arc::new(pair),
+        ),
+        half_of_pair("first_of", |pair| (pair >> 32) as u32),
+        half_of_pair("second_of", |pair| pair as u32),
     ]
+}
+
+/// `pair(index, index)`: both in one number in their order, which rows group and sort by in three quarters of the time
+/// that two columns take; null where one of them is.
+fn pair(args: &[ColumnarValue]) -> Result<ColumnarValue, DataFusionError> {
+    let columns = ColumnarValue::values_to_arrays(args)?;
+    let (first, second) = (columns[0].as_primitive::<UInt32Type>(), columns[1].as_primitive::<UInt32Type>());
+    let pairs: UInt64Array =
+        binary(first, second, |first, second| u64::from(first) << 32 | u64::from(second))?;
+    Ok(ColumnarValue::Array(Arc::new(pairs)))
+}
+
+/// `first_of(pair)` and `second_of(pair)`.
+fn half_of_pair(name: &str, half: fn(u64) -> u32) -> ScalarUDF {
+    let halves = move |args: &[ColumnarValue]| {
+        let columns = ColumnarValue::values_to_arrays(args)?;
+        let halves: UInt32Array = columns[0].as_primitive::<UInt64Type>().unary(half);
+        Ok(ColumnarValue::Array(Arc::new(halves)))
+    };
+    create_udf(name, vec![DataType::UInt64], DataType::UInt32, Volatility::Immutable, Arc::new(halves))
 }
 
 /// `fingerprint(column, …)`: 64 bits of a row's values, the same for equal rows by one build of the program.
@@ -113,6 +144,22 @@ mod tests {
         assert_eq!(distinct("fingerprint(c)"), 13);
         let zeros = "SELECT CASE WHEN value % 2 = 0 THEN 0.0 ELSE -0.0 END AS a FROM generate_series(1, 10)";
         assert_eq!(count(&format!("SELECT count(DISTINCT fingerprint(a)) FROM ({zeros})")), 2);
+    }
+
+    #[test]
+    fn pairs_are_in_the_order_of_their_halves_which_come_back() {
+        let halves = "SELECT CAST(nullif(value % 5, 4) * 1073741823 AS INT UNSIGNED) AS a,
+                             CAST(nullif(value % 7, 6) * 715827882 AS INT UNSIGNED) AS b
+                      FROM generate_series(1, 1000)";
+        let right = "pair(a, b) IS NULL AND (a IS NULL OR b IS NULL)
+            OR first_of(pair(a, b)) = a AND second_of(pair(a, b)) = b";
+        assert_eq!(count(&format!("SELECT count(*) FROM ({halves}) WHERE {right}")), 1000);
+        let ranked = format!(
+            "SELECT dense_rank() OVER (ORDER BY a, b) AS by_halves, dense_rank() OVER (ORDER BY pair(a, b)) AS by_pair
+             FROM ({halves}) WHERE a IS NOT NULL AND b IS NOT NULL"
+        );
+        assert_eq!(count(&format!("SELECT CAST(max(by_pair) AS BIGINT) FROM ({ranked}) WHERE by_halves = by_pair")), 4 * 6);
+        assert_eq!(count(&format!("SELECT count(*) FROM ({ranked}) WHERE by_halves <> by_pair")), 0);
     }
 
     #[test]

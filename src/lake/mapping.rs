@@ -101,7 +101,7 @@ fn mapped(input: &Input, field: &input::Field, schema: &Schema) -> Result<Expr, 
     let value = match field.kind {
         Kind::Time if found.is_integer() => epoch(cast(value, DataType::Int64))?,
         // pandas writes a missing number as NaN; no sum survives one, nor an infinity.
-        Kind::Number => {
+        Kind::Number if !found.is_integer() => {
             let number = cast(value, DataType::Float64);
             when(number.clone().between(lit(f64::MIN), lit(f64::MAX)), number).end()?
         }

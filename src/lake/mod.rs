@@ -5,8 +5,8 @@
 //! row is read, mapped onto the columns a room declares, and registered as tables. Statements come
 //! from files under `sql/` with parameters bound, never pasted in; their results are written to
 //! Parquet as a stream or read back as Arrow. Inputs in an object [store] are read by ranges, as a statement
-//! needs them. Beside SQL's own functions there are `fingerprint` and `packed`, and the window functions `repeats`,
-//! `previous`, `latest` and `count_so_far`.
+//! needs them. Beside SQL's own functions there are `fingerprint`, `packed`, `pair`, `first_of` and `second_of`, and the
+//! window functions `repeats`, `previous`, `latest` and `count_so_far`.
 //!
 //! Memory: the session's pool is bounded by [`Config::memory_bytes`]; sorts and aggregations spill
 //! to [`Config::spill_dir`] beyond it. Determinism: the partition count is [`Config::threads`], and
