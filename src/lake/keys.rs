@@ -158,7 +158,10 @@ mod tests {
             "SELECT dense_rank() OVER (ORDER BY a, b) AS by_halves, dense_rank() OVER (ORDER BY pair(a, b)) AS by_pair
              FROM ({halves}) WHERE a IS NOT NULL AND b IS NOT NULL"
         );
-        assert_eq!(count(&format!("SELECT CAST(max(by_pair) AS BIGINT) FROM ({ranked}) WHERE by_halves = by_pair")), 4 * 6);
+        assert_eq!(
+            count(&format!("SELECT CAST(max(by_pair) AS BIGINT) FROM ({ranked}) WHERE by_halves = by_pair")),
+            4 * 6
+        );
         assert_eq!(count(&format!("SELECT count(*) FROM ({ranked}) WHERE by_halves <> by_pair")), 0);
     }
 
