@@ -1,13 +1,15 @@
 -- The distinct items of each session, and when the user first turned to each in it.
 SELECT
-    CAST(count_so_far(begins) OVER (ORDER BY pair) - 1 AS INT UNSIGNED) AS basket_idx,
-    user_idx, second_of(pair) AS item_idx, event_time
+    CAST(count_so_far(begins) OVER by_session - 1 AS INT UNSIGNED) AS basket_idx,
+    user_idx, item_idx, event_time
 FROM (
-    SELECT *, NOT repeats(first_of(pair)) OVER (ORDER BY pair) AS begins
+    SELECT *, NOT repeats(session_no) OVER by_session AS begins
     FROM (
-        SELECT pair(session_no, item_idx) AS pair, min(user_idx) AS user_idx, min(event_time) AS event_time
+        SELECT session_no, min(user_idx) AS user_idx, item_idx, min(event_time) AS event_time
         FROM sessions
-        GROUP BY pair(session_no, item_idx)
+        GROUP BY session_no, item_idx
     )
+    WINDOW by_session AS (ORDER BY session_no, item_idx)
 )
-ORDER BY pair
+WINDOW by_session AS (ORDER BY session_no, item_idx)
+ORDER BY session_no, item_idx

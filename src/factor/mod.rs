@@ -275,6 +275,7 @@ fn placed(mut rows: Vec<f32>, order: &[u32], rank: usize) -> Option<Dense> {
         (0..n_rows).for_each(|row| rows.copy_within(row * dim..row * dim + rank, row * rank));
     }
     rows.truncate(n_rows * rank);
+    rows.shrink_to_fit();
     Dense::from_vec(n_rows, rank, rows).ok()
 }
 

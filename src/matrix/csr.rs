@@ -198,8 +198,8 @@ impl Csr {
         self.transpose_of(&order)
     }
 
-    /// Columns become rows, whose columns are these rows in their order, in `O(n_entries + n_cols)`; threads share the
-    /// columns.
+    /// Columns become rows, whose columns are these rows in their order, in `O(n_entries + n_cols)` and a search in each
+    /// row a thread: threads share the columns.
     pub fn transpose_of(&self, rows: &[u32]) -> Self {
         let mut offsets = vec![0usize; self.n_cols + 1];
         for &col in rows.iter().flat_map(|&row| self.row(row as usize).0) {
