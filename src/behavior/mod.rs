@@ -28,7 +28,7 @@ use arrow::datatypes::{DataType, Field as ArrowField, Int64Type, Schema, Timesta
 use serde::{Deserialize, Serialize};
 
 use crate::lake::input::{Contract, Field, Input, Kind};
-use crate::lake::{self, Lake, Param};
+use crate::lake::{self, Lake, Param, Readers};
 
 mod config;
 mod consent;
@@ -280,7 +280,9 @@ pub fn aggregate(
     let numbered = run.table("numbered_events", &[])?;
     let copies = ("copies_kept", Param::Int(if facts.deduplicated { 1 } else { i64::MAX }));
     let any_rejected = ("any_rejected", Param::Bool(!facts.rejected.is_empty()));
-    let rejected = run.rejected(&[copies.clone(), any_rejected])?;
+    let params = [copies.clone(), any_rejected];
+    // Of all tables the one that is published as it is.
+    let rejected = run.table_in(folder, "rejected", &params, Readers::Anybody)?;
 
     let duplicates = rejected - facts.rejected.values().sum::<u64>();
     if duplicates > 0 {
@@ -362,7 +364,7 @@ pub fn attributes(lake: &Lake, users: &Input, columns: &[&str], path: &Path) -> 
         ORDER BY user_idx",
         lake::as_text(columns)
     );
-    lake.write("user_attributes", &sql, &[], path)?;
+    lake.write("user_attributes", &sql, &[], path, Readers::Stages)?;
     Ok(())
 }
 
@@ -411,33 +413,30 @@ impl Run<'_> {
 
     /// Writes the statement's rows and registers them under its name.
     fn table(&mut self, statement: &str, params: &[(&str, Param)]) -> Result<u64, Error> {
-        let path = self.folder.join(format!("{statement}.parquet"));
-        let rows = self.lake.write(statement, self.statements.text(statement), params, &path)?;
-        self.lake.register_file(statement, &path)?;
-        self.step(statement);
-        Ok(rows)
-    }
-
-    /// Of all tables the one that is published as it is.
-    fn rejected(&mut self, params: &[(&str, Param)]) -> Result<u64, Error> {
-        let path = self.folder.join("rejected.parquet");
-        let rows = self.lake.write_for_all("rejected", self.statements.text("rejected"), params, &path)?;
-        self.lake.register_file("rejected", &path)?;
-        self.step("rejected");
-        Ok(rows)
+        self.table_in(self.folder, statement, params, Readers::Stages)
     }
 
     fn window_table(&mut self, window: &str, statement: &str, params: &[(&str, Param)]) -> Result<(), Error> {
-        let path = self.folder.join(window).join(format!("{statement}.parquet"));
-        self.lake.write(statement, self.statements.text(statement), params, &path)?;
+        self.table_in(&self.folder.join(window), statement, params, Readers::Stages).map(drop)
+    }
+
+    fn table_in(
+        &mut self,
+        folder: &Path,
+        statement: &str,
+        params: &[(&str, Param)],
+        readers: Readers,
+    ) -> Result<u64, Error> {
+        let path = folder.join(format!("{statement}.parquet"));
+        let rows = self.lake.write(statement, self.statements.text(statement), params, &path, readers)?;
         self.lake.register_file(statement, &path)?;
         self.step(statement);
-        Ok(())
+        Ok(rows)
     }
 
     fn given(&mut self, name: &str, params: &[(&str, Param)]) -> Result<(), Error> {
         let path = self.folder.join(format!("{name}.parquet"));
-        self.lake.write("given", self.statements.text("given"), params, &path)?;
+        self.lake.write("given", self.statements.text("given"), params, &path, Readers::Stages)?;
         self.step("given");
         Ok(())
     }

@@ -17,7 +17,7 @@ use arrow::datatypes::{Float32Type, Float64Type, UInt16Type};
 use serde::{Deserialize, Serialize};
 
 use crate::lake::input::{Contract, Field, Input, Kind};
-use crate::lake::{self, Lake};
+use crate::lake::{self, Lake, Readers};
 
 /// The job's `[catalog]` table.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
@@ -170,17 +170,17 @@ pub fn build(
     let mut facts = Facts::default();
     let Some((items, text)) = items else {
         let sql = include_str!("../../sql/catalog/catalog_of_events.sql");
-        facts.n_items = lake.write("catalog_of_events", sql, &[], &path)?;
+        facts.n_items = lake.write("catalog_of_events", sql, &[], &path, Readers::Stages)?;
         facts.n_eligible = facts.n_items;
         return Ok(facts);
     };
     number(lake, items, text, config)?;
 
     let sql = include_str!("../../sql/catalog/catalog.sql");
-    facts.n_items = lake.write("catalog", sql, &[], &path)?;
+    facts.n_items = lake.write("catalog", sql, &[], &path, Readers::Stages)?;
     let rejected = folder.join("rejected_items.parquet");
     let sql = include_str!("../../sql/catalog/rejected_items.sql");
-    let n_rejected = lake.write_for_all("rejected_items", sql, &[], &rejected)?;
+    let n_rejected = lake.write("rejected_items", sql, &[], &rejected, Readers::Anybody)?;
     facts.read = facts.n_items + n_rejected;
     let reasons = lake::read(&rejected, &["reason"])?;
     for reason in reasons.column(0).as_string::<i32>().iter().flatten() {
@@ -211,7 +211,7 @@ pub fn attributes(
         "SELECT item_ids.item_idx{} FROM numbered_items JOIN item_ids ON numbered_items.item_id = item_ids.item_id WHERE copy = 1 ORDER BY item_ids.item_idx",
         lake::as_text(columns)
     );
-    lake.write("item_attributes", &sql, &[], path)?;
+    lake.write("item_attributes", &sql, &[], path, Readers::Stages)?;
     Ok(())
 }
 

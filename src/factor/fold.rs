@@ -18,10 +18,7 @@ pub(super) fn users(
     let (user_side, item_side) = sides;
     let (rank, dim) = (config.rank, config.rank.next_multiple_of(kernels::LANES));
     // Items without an interaction here pull all the same.
-    let mut order = item_side.order.clone();
-    let mut has_entries = vec![false; items.n_rows()];
-    order.iter().for_each(|item| has_entries[*item as usize] = true);
-    order.extend((0..items.n_rows() as u32).filter(|item| !has_entries[*item as usize]));
+    let order = item_side.order_of_all(items.n_rows());
     let mut fixed = Aligned::new(order.len() * dim, 0f32);
     start::at(fixed.get_mut(), &order, items, dim);
 

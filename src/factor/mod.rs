@@ -173,11 +173,11 @@ pub fn factorize(
             objective::measure(interactions, &users, &items, unobserved_weight, n_known, regularization);
         Factors { users, items, objective }
     };
+    let overflow = |sweep: usize| Error::NotFinite { sweep, of: config.iterations };
     if let Start::Fixed(items) = start {
         let mut users = fold::users((&user_side, &item_side), items, config, on_sweep)?;
         users.resize(interactions.n_rows() * dim, 0.0);
-        let of = config.iterations;
-        let users = placed(users, &user_side.into_order(), rank).ok_or(Error::NotFinite { sweep: of, of })?;
+        let users = placed(users, user_side, rank).ok_or(overflow(config.iterations))?;
         return Ok(measured(users, items.clone()));
     }
     // Rows without entries stay behind the others, so that there is room for all in the caller's order.
@@ -192,17 +192,16 @@ pub fn factorize(
     }
     for number in 1..=config.iterations {
         let started = Instant::now();
-        let overflow = Error::NotFinite { sweep: number, of: config.iterations };
         let relaxed = if number < FIRST_RELAXED { 1.0 } else { RELAXATION };
         let solver =
             sweep::Settings { rank, dim, unobserved_weight: config.unobserved_weight, relaxation: relaxed };
         let Some(of_users) = sweep::half(&user_side, items, users, solver) else {
-            return Err(overflow);
+            return Err(overflow(number));
         };
         let relaxation = if number == config.iterations { 1.0 } else { relaxed };
         let solver = sweep::Settings { relaxation, ..solver };
         let Some(of_items) = sweep::half(&item_side, users, items, solver) else {
-            return Err(overflow);
+            return Err(overflow(number));
         };
         let objective = Objective {
             observed: of_items.observed,
@@ -211,10 +210,9 @@ pub fn factorize(
         };
         on_sweep(Sweep { number, of: config.iterations, elapsed: started.elapsed(), objective });
     }
-    let place = |rows: Aligned<f32>, side: Side<'_>| placed(rows.into_vec(), &side.into_order(), rank);
+    let place = |rows: Aligned<f32>, side: Side<'_>| placed(rows.into_vec(), side, rank);
     let (users, items) = rayon::join(|| place(all_users, user_side), || place(all_items, item_side));
-    let of = config.iterations;
-    users.zip(items).map(|(users, items)| measured(users, items)).ok_or(Error::NotFinite { sweep: of, of })
+    users.zip(items).map(|(users, items)| measured(users, items)).ok_or(overflow(config.iterations))
 }
 
 /// The objective falls for any share of a step between 0 and 2. On sparse behaviour ten sweeps at this
@@ -254,15 +252,15 @@ fn n_nonzero(matrix: &Dense) -> usize {
     (0..matrix.n_rows()).filter(|row| matrix.row(*row).iter().any(|value| *value != 0.0)).count()
 }
 
-/// Solved rows back in the caller's order and without padding, in the same memory; there is room for all.
-fn placed(mut rows: Vec<f32>, order: &[u32], rank: usize) -> Option<Dense> {
+/// Rows of all entities back in the caller's order and without padding, in the same memory. None if a number
+/// overflowed.
+fn placed(mut rows: Vec<f32>, side: Side<'_>, rank: usize) -> Option<Dense> {
     let dim = rank.next_multiple_of(kernels::LANES);
     let n_rows = rows.len() / dim;
-    let mut has_entries = vec![false; n_rows];
-    order.iter().for_each(|&row| has_entries[row as usize] = true);
-    let others = (0..n_rows as u32).filter(|&row| !has_entries[row as usize]);
     // Where the row at each position belongs; each swap brings one there.
-    let mut goes_to: Vec<u32> = order.iter().copied().chain(others).collect();
+    let mut goes_to = side.order_of_all(n_rows);
+    // The interactions go before there is more to hold.
+    drop(side);
     for at in 0..n_rows {
         while goes_to[at] as usize != at {
             let to = goes_to[at] as usize;

@@ -97,9 +97,12 @@ impl<'a> Side<'a> {
         Self { order, entries, positions, regularization, chunks }
     }
 
-    /// Position to the caller's index; the interactions go.
-    pub(super) fn into_order(self) -> Vec<u32> {
-        self.order
+    /// Position to the caller's index, those of the `n` entities that have no entries after the others.
+    pub(super) fn order_of_all(&self, n: usize) -> Vec<u32> {
+        let mut has_entries = vec![false; n];
+        self.order.iter().for_each(|&index| has_entries[index as usize] = true);
+        let others = (0..n as u32).filter(|&index| !has_entries[index as usize]);
+        self.order.iter().copied().chain(others).collect()
     }
 
     /// The number of entities with entries.

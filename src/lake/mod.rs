@@ -73,6 +73,15 @@ pub enum Param {
     Time(i64),
 }
 
+/// Who reads a table that a statement writes, which decides how it is encoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Readers {
+    /// The stages that follow, and nobody else.
+    Stages,
+    /// Everybody: the file is published as it is.
+    Anybody,
+}
+
 /// What the lake can fail with once inputs have passed their checks.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -295,7 +304,7 @@ impl Lake {
         })
     }
 
-    /// Runs a statement and streams its rows into one Parquet file, for the stages that follow.
+    /// Runs a statement and streams its rows into one Parquet file.
     ///
     /// # Errors
     /// If the statement or the writing fails; no file is left then.
@@ -305,31 +314,7 @@ impl Lake {
         sql: &str,
         params: &[(&str, Param)],
         path: &Path,
-    ) -> Result<u64, Error> {
-        self.stream(statement, sql, params, &mut |schema| table::Writer::between_stages(path, schema))
-    }
-
-    /// The same for a file that is published as it is.
-    ///
-    /// # Errors
-    /// As those of [`Self::write`].
-    pub fn write_for_all(
-        &self,
-        statement: &str,
-        sql: &str,
-        params: &[(&str, Param)],
-        path: &Path,
-    ) -> Result<u64, Error> {
-        let open = &mut |schema| table::Writer::create(path, schema, &table::Layout::default());
-        self.stream(statement, sql, params, open)
-    }
-
-    fn stream(
-        &self,
-        statement: &str,
-        sql: &str,
-        params: &[(&str, Param)],
-        open: &mut dyn FnMut(SchemaRef) -> Result<table::Writer, table::Error>,
+        readers: Readers,
     ) -> Result<u64, Error> {
         let _span = tracing::info_span!(target: "profile", "sql", of = statement).entered();
         let failed = |source| Error::Sql { statement: statement.to_owned(), source: Box::new(source) };
@@ -338,7 +323,10 @@ impl Lake {
             // Rows are made on the session's threads while this one encodes those before them.
             let mut rows = spawn_buffered(frame.execute_stream().await.map_err(failed)?, 2);
             let schema = table::plain(&rows.schema());
-            let mut writer = open(schema.clone())?;
+            let mut writer = match readers {
+                Readers::Stages => table::Writer::between_stages(path, schema.clone())?,
+                Readers::Anybody => table::Writer::create(path, schema.clone(), &table::Layout::default())?,
+            };
             while let Some(batch) = rows.next().await {
                 let batch = table::cast(&batch.map_err(failed)?, &schema)
                     .map_err(|error| failed(DataFusionError::from(error)))?;
