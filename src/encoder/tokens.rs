@@ -1,7 +1,8 @@
 //! Texts to token ids, and token ids to batches.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 
+use rayon::prelude::*;
 use tokenizers::{Tokenizer, TruncationParams};
 
 use super::Error;
@@ -22,9 +23,6 @@ pub(super) struct Entry {
 /// So many characters a token are tokenised at first, so that a title of a megabyte costs what its
 /// beginning does. A text that fills the limit with fewer tokens is given more.
 const CHARS_A_TOKEN: usize = 16;
-
-/// Texts tokenised at a time, which bounds the tokenizer's own memory.
-const TEXTS_AT_A_TIME: usize = 512;
 
 impl Tokens {
     pub(super) fn load(folder: &Folder, max_tokens: usize) -> Result<Self, Error> {
@@ -56,36 +54,21 @@ impl Tokens {
     }
 
     pub(super) fn tokenize(&self, texts: &[&str]) -> Result<Vec<Vec<u32>>, Error> {
-        let mut tokens = Vec::with_capacity(texts.len());
-        for some in texts.chunks(TEXTS_AT_A_TIME) {
-            tokens.extend(self.first_tokens(some)?);
-        }
-        Ok(tokens)
+        texts.par_iter().map(|text| self.first_tokens(text)).collect()
     }
 
-    /// The first `max_tokens` tokens of each text, as if all of it were tokenised.
-    fn first_tokens(&self, texts: &[&str]) -> Result<Vec<Vec<u32>>, Error> {
-        let mut tokens = vec![Vec::new(); texts.len()];
-        let mut open: Vec<usize> = (0..texts.len()).collect();
+    /// The first `max_tokens` tokens, as if all of the text were tokenised.
+    fn first_tokens(&self, text: &str) -> Result<Vec<u32>, Error> {
         let mut max_chars = self.max_tokens * CHARS_A_TOKEN;
-        while !open.is_empty() {
-            let beginnings: Vec<&str> = open.iter().map(|at| first_words(texts[*at], max_chars)).collect();
-            let encoded = self
-                .tokenizer
-                .encode_batch_fast(beginnings.clone(), true)
-                .map_err(|error| Error::Tokenize { problem: error.to_string() })?;
-            let mut short = Vec::new();
-            for ((at, beginning), encoded) in open.into_iter().zip(beginnings).zip(encoded) {
-                if encoded.get_ids().len() < self.max_tokens && beginning.len() < texts[at].len() {
-                    short.push(at);
-                } else {
-                    tokens[at] = encoded.get_ids().to_vec();
-                }
+        loop {
+            let beginning = first_words(text, max_chars);
+            let encoded = self.tokenizer.encode_fast(beginning, true);
+            let encoded = encoded.map_err(|error| Error::Tokenize { problem: error.to_string() })?;
+            if encoded.get_ids().len() >= self.max_tokens || beginning.len() == text.len() {
+                return Ok(encoded.get_ids().to_vec());
             }
-            open = short;
             max_chars *= 8;
         }
-        Ok(tokens)
     }
 }
 
@@ -102,7 +85,7 @@ fn first_words(text: &str, n: usize) -> &str {
 
 /// The distinct texts in order of first appearance, and each text's place among them.
 pub(super) fn distinct<'a>(texts: &[&'a str]) -> (Vec<&'a str>, Vec<usize>) {
-    let mut places: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut places: HashMap<&str, usize> = HashMap::with_capacity(texts.len());
     let mut distinct = Vec::new();
     let place = texts
         .iter()
