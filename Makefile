@@ -24,7 +24,7 @@ SNAPSHOTS_IN_USE := $(CARGO_TARGET_DIR)/snapshots-in-use
 # Cargo tells a file's age by its time alone: another clone that builds here may leave newer results.
 BUILT_FROM := $(CARGO_TARGET_DIR)/built-from
 
-.PHONY: help source build data run test test-airflow test-azure test-readers check check-cuda fmt clippy snapshots doc audit shop bench bench-peers bench-chain bench-scale bench-quality bench-load faults clean-data
+.PHONY: help source build data run test test-airflow test-azure test-readers test-cuda check check-cuda fmt clippy snapshots doc audit shop bench bench-peers bench-chain bench-scale bench-quality bench-load faults clean-data
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -61,6 +61,9 @@ test-readers: build ## DuckDB, pandas, pyarrow and Polars read every table, in a
 	python3 scripts/test_readers.py $(LAMPLIGHTER) $(CARGO_TARGET_DIR)/release/examples/shop $(CARGO_TARGET_DIR)/readers
 
 check: fmt clippy snapshots doc test-readers ## Format, lints, tests, snapshots, documentation, readers: the whole gate
+
+test-cuda: source ## Test the encoder on this machine's NVIDIA GPU (needs NVIDIA's toolkit, with nvcc)
+	cargo test --release --locked --features cuda --lib encoder::
 
 check-cuda: source ## Does the package compile for GPUs? NVIDIA's compiler comes into a virtual environment (needs network once)
 	scripts/check_cuda.sh $(CARGO_TARGET_DIR)

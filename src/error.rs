@@ -297,6 +297,15 @@ impl Error {
             _ if self.is_full_disk() => {
                 "make room (publish.keep_runs says how many runs are kept) and run it again: finished stages are taken over".to_owned()
             }
+            Self::Encode(error @ encoder::Error::Forward(_)) if error.is_out_of_device_memory() => {
+                "the GPU has no room for a batch: lower encoder.batch_tokens in the job file (32768 where it says nothing)".to_owned()
+            }
+            Self::Model(error) | Self::Encode(error) if error.is_out_of_device_memory() => {
+                "the GPU has no room: another program may hold its memory, or the model is too large for it".to_owned()
+            }
+            Self::Model(encoder::Error::DeviceFailed { .. }) | Self::Encode(encoder::Error::DeviceFailed { .. }) => {
+                "`nvidia-smi` says whether there is a GPU; encoder.device = \"cpu\" needs none".to_owned()
+            }
             _ if self.is_out_of_memory() => {
                 "give the SQL engine more memory: sql_memory_mib in the job file, as 4096 (1536 where it says nothing)".to_owned()
             }

@@ -299,7 +299,7 @@ struct EncodeArgs {
     /// cpu, cuda or metal.
     #[arg(long, default_value = "cpu")]
     device: String,
-    /// f32 or bf16 (on the CPU; about twice as fast where it has AVX512-BF16).
+    /// f32; bf16: about twice as fast on a CPU with AVX512-BF16 and faster still on a GPU; or f16, on a GPU.
     #[arg(long, default_value = "f32")]
     precision: String,
     /// Longer texts are cut to this many tokens.

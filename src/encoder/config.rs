@@ -2,6 +2,7 @@
 
 use std::num::NonZeroUsize;
 
+use candle_core::DType;
 use serde::{Deserialize, Serialize};
 
 use super::layers::Engine;
@@ -22,12 +23,14 @@ pub struct Config {
     /// Where it runs: `cpu`, `cuda` or `metal`.
     pub device: Device,
     /// What products are computed from: `f32`, or `bf16` (summed in f32), which is about twice as fast where
-    /// the processor has AVX512-BF16 and gives nearly the same embeddings anywhere. On the CPU alone.
+    /// the processor has AVX512-BF16 and gives nearly the same embeddings anywhere. On NVIDIA's GPUs `f16` as
+    /// well, and states between products are kept so too; bf16 needs compute capability 8.0 there.
     pub precision: Precision,
     /// Longer texts are cut to this many tokens, special ones included.
     pub max_tokens: Limit,
-    /// Tokens a batch holds at most.
-    pub batch_tokens: Limit,
+    /// Tokens a batch holds at most: by default 2,048 on the CPU, where each thread has one, and 32,768 on
+    /// NVIDIA's GPUs.
+    pub batch_tokens: Option<Limit>,
     /// Put before each item's text (`passage: ` for the e5 family).
     pub item_prefix: String,
     /// Put before each query (`query: ` for the e5 family).
@@ -74,6 +77,8 @@ pub enum Precision {
     F32,
     /// bf16, summed in f32.
     Bf16,
+    /// f16, summed in f32; on a GPU alone.
+    F16,
 }
 
 impl Default for Config {
@@ -85,7 +90,7 @@ impl Default for Config {
             device: Device::Cpu,
             precision: Precision::F32,
             max_tokens: Limit(128),
-            batch_tokens: Limit(2048),
+            batch_tokens: None,
             item_prefix: String::new(),
             query_prefix: String::new(),
         }
@@ -126,6 +131,13 @@ impl Config {
         }
     }
 
+    /// Tokens a batch holds at most.
+    pub(super) fn tokens_a_batch(&self) -> usize {
+        // Only kernels of our own are known to have room for as much.
+        let is_fused = self.device == Device::Cuda && !kernels::are_portable();
+        self.batch_tokens.map_or(if is_fused { 32_768 } else { 2048 }, Limit::get)
+    }
+
     /// Whether the device and the model can be used, by loading it once: a damaged file shows in
     /// seconds, not after the aggregation. A hub name is fetched.
     ///
@@ -139,7 +151,7 @@ impl Config {
     }
 
     /// A hash of everything that decides a text's embedding but texts: the model's files, `max_tokens`,
-    /// `precision` and `kind`.
+    /// `precision` and `kind`; not where products of f32 are computed, which is rounding.
     ///
     /// # Errors
     /// If a file cannot be read.
@@ -155,8 +167,12 @@ impl Config {
             hasher.update(&bytes);
         }
         hasher.update(&self.max_tokens.get().to_le_bytes());
-        if self.precision == Precision::Bf16 {
-            hasher.update(b"bf16");
+        match self.precision {
+            Precision::F32 => {}
+            Precision::Bf16 if self.device == Device::Cpu => _ = hasher.update(b"bf16"),
+            // States between products are rounded there as well.
+            Precision::Bf16 => _ = hasher.update(b"bf16 on a GPU"),
+            Precision::F16 => _ = hasher.update(b"f16"),
         }
         if self.kind == Kind::Static {
             hasher.update(b"static").update(&self.static_dim.get().to_le_bytes());
@@ -198,18 +214,29 @@ impl Precision {
         match name {
             "f32" => Ok(Self::F32),
             "bf16" => Ok(Self::Bf16),
+            "f16" => Ok(Self::F16),
             _ => Err(Error::UnknownPrecision { found: name.to_owned() }),
         }
     }
 
     /// What computes so on a device.
     pub(super) fn engine(self, device: Device) -> Result<Engine, Error> {
+        let dtype = match self {
+            Self::F32 => DType::F32,
+            Self::Bf16 => DType::BF16,
+            Self::F16 => DType::F16,
+        };
         match (device, self) {
-            (Device::Cpu, Self::F32) if kernels::are_portable() => Ok(Engine::Plain),
+            (Device::Cpu, Self::F32) if kernels::are_portable() => Ok(Engine::Plain(dtype)),
             (Device::Cpu, Self::F32) => Ok(Engine::Packed(kernels::Precision::F32)),
             (Device::Cpu, Self::Bf16) => Ok(Engine::Packed(kernels::Precision::Bf16)),
-            (_, Self::F32) => Ok(Engine::Plain),
-            (_, Self::Bf16) => Err(Error::PrecisionOnDevice),
+            (Device::Cpu, Self::F16) => {
+                Err(Error::PrecisionOnDevice { device: "cpu", expected: "f32 or bf16" })
+            }
+            #[cfg(feature = "cuda")]
+            (Device::Cuda, _) if !kernels::are_portable() => Ok(Engine::Fused(dtype)),
+            (Device::Cuda, _) | (Device::Metal, Self::F32) => Ok(Engine::Plain(dtype)),
+            (Device::Metal, _) => Err(Error::PrecisionOnDevice { device: "metal", expected: "f32" }),
         }
     }
 }

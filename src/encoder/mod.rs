@@ -7,14 +7,15 @@
 //! last layer are averaged (or the first is taken, where the model's `1_Pooling/config.json` says
 //! so) and normalised, as in Sentence-BERT (Reimers and Gurevych, 2019).
 //!
-//! Texts are tokenised in parallel, sorted by length, and batched text after text: there is no padding, no
-//! mask, and a text's embedding does not depend on its neighbours. (On other devices than the CPU a batch holds
-//! texts *of the same length*.) Equal texts are embedded once. Batches run in parallel, each on one thread,
-//! and this is the only parallel level on the CPU; [`Config::batch_tokens`] bounds a batch.
+//! Texts are tokenised in parallel, sorted by length, and batched text after text: there is no padding and no
+//! mask. (Where candle computes alone, as on Apple's GPUs, a batch holds texts *of the same length*.) Equal texts are
+//! embedded once. On the CPU batches run in parallel, each on one thread, which is the only parallel level, and a
+//! text's embedding does not depend on its neighbours; on a GPU they run one after the other while the next texts are
+//! tokenised, and products of other heights may differ in their last digits. [`Config::batch_tokens`] bounds a batch.
 //!
-//! On the CPU, layers are this crate's kernels (`layers`): weights packed once, bias and GELU, residual and norm,
-//! and a head's attention each in one pass. [`Precision::Bf16`] halves the products' time where the machine can;
-//! cosines to f32's embeddings stay above 0.9995.
+//! On the CPU and on NVIDIA's GPUs, layers are this crate's kernels (`layers`): bias and GELU, residual and norm, and a
+//! head's attention each in one pass, on the CPU over weights that are packed once. [`Precision::Bf16`] halves the
+//! products' time where the machine can; cosines to f32's embeddings stay above 0.9995.
 //!
 //! A static encoder ([`Kind::Static`]) has the model read its vocabulary once and no text (`distilled`). A text's
 //! embedding then depends on the catalogue as well, and is zero where no token of it says anything. Words
@@ -22,17 +23,20 @@
 //!
 //! Cost: `2 · parameters` FLOPs a token plus attention, `O(tokens²)` a text; of a static encoder some
 //! microseconds a token, most of them the tokenizer's; of words less than that. Memory: the weights, packed, and a
-//! few activations of a batch's tokens `× intermediate size` a thread; of a static encoder `vocabulary × dim`
+//! few activations of a batch's tokens `× intermediate size` a thread, or on a GPU a batch; of a static encoder `vocabulary × dim`
 //! numbers. The room reads the model's files and nothing else; it never caches (the pipeline does) and never pads.
 
 use std::path::PathBuf;
 
+use candle_core::Tensor;
 use hf_hub::api::sync::ApiError;
 use rayon::prelude::*;
 
 use crate::matrix::{Dense, DenseError};
 
 mod config;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod distilled;
 mod folder;
 mod layers;
@@ -71,14 +75,19 @@ pub enum Error {
         found: String,
     },
     /// The precision is not one this program knows.
-    #[error("precision `{found}`: expected f32 or bf16")]
+    #[error("precision `{found}`: expected f32, bf16 or f16")]
     UnknownPrecision {
         /// As given.
         found: String,
     },
-    /// Other devices compute in f32.
-    #[error("precision bf16 is for the device cpu alone")]
-    PrecisionOnDevice,
+    /// The device does not compute so.
+    #[error("expected precision {expected} on the device {device}")]
+    PrecisionOnDevice {
+        /// The device.
+        device: &'static str,
+        /// What it has.
+        expected: &'static str,
+    },
     /// The binary was built without the device.
     #[error(
         "device `{device}` is not in this binary: build it with `cargo build --release --features {device}`"
@@ -158,8 +167,23 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether another try may meet a hub that has the model.
+    /// That of a GPU.
+    fn on_device(source: candle_core::Error) -> Self {
+        Self::DeviceFailed { device: "cuda", source }
+    }
+
+    /// Whether a GPU's memory was too little.
+    pub fn is_out_of_device_memory(&self) -> bool {
+        let (Self::DeviceFailed { source, .. } | Self::Forward(source)) = self else { return false };
+        let source = source.to_string();
+        source.contains("CUDA_ERROR_OUT_OF_MEMORY") || source.contains("CUBLAS_STATUS_ALLOC_FAILED")
+    }
+
+    /// Whether another try may meet a hub that has the model, or a GPU that has room.
     pub fn may_pass(&self) -> bool {
+        if self.is_out_of_device_memory() {
+            return true;
+        }
         let Self::Hub { source, .. } = self else { return false };
         let mut error = source.as_ref();
         while let ApiError::TooManyRetries(inner) = error {
@@ -171,7 +195,7 @@ impl Error {
     }
 }
 
-/// What turns texts into embeddings.
+/// What turns texts into embeddings: on a GPU for one thread at a time.
 pub struct Encoder {
     model: Model,
     batch_tokens: usize,
@@ -199,13 +223,19 @@ pub struct Corpus<'a> {
 /// buffers go back to the system, and are cleared by it again, in every layer.
 const THREAD_TOKENS: usize = 192;
 
+/// Batches that wait for a device at a time: so many that it is not idle while results are read.
+const DEVICE_BATCHES: usize = 8;
+
+/// Texts that a device has while the next ones become tokens: of usual length a few batches.
+const DEVICE_TEXTS: usize = 4096;
+
 /// Loads a model's tokenizer and weights; of a static encoder distils its token vectors, of which `on_batch`
 /// hears.
 ///
 /// # Errors
 /// If a file is missing or does not fit, the device cannot be used, or the model fails.
 pub fn load(config: &Config, corpus: Corpus<'_>, on_batch: &mut dyn FnMut(Batch)) -> Result<Encoder, Error> {
-    let batch_tokens = config.batch_tokens.get();
+    let batch_tokens = config.tokens_a_batch();
     let model = match config.kind {
         Kind::Transformer => {
             let (tokenizer, model) = load_model(config)?;
@@ -227,13 +257,7 @@ fn static_model(
         Some(vectors) => vectors,
         None => {
             let (_, model) = load_model(config)?;
-            distilled::distil(
-                &model,
-                &tokenizer,
-                config.static_dim.get(),
-                config.batch_tokens.get(),
-                on_batch,
-            )?
+            distilled::distil(&model, &tokenizer, config.static_dim.get(), config.tokens_a_batch(), on_batch)?
         }
     };
     let catalogue = tokenizer.tokenize(corpus.texts)?;
@@ -270,6 +294,15 @@ impl Encoder {
         }
     }
 
+    /// Operations a second that the product of large matrices comes to on the model's GPU, measured for about 50
+    /// milliseconds; nothing where there is none, or no room for it.
+    pub fn device_flops(&self) -> Option<f64> {
+        match &self.model {
+            Model::Transformer(_, model) if model.has_device() => model.device_flops().ok(),
+            _ => None,
+        }
+    }
+
     /// What a static encoder has of its vocabulary, a row a token: worth keeping for the next [`load`].
     pub fn token_vectors(&self) -> Option<&Dense> {
         match &self.model {
@@ -289,6 +322,9 @@ impl Encoder {
             vectors
         };
         let vectors = match &self.model {
+            Model::Transformer(tokenizer, model) if model.has_device() => {
+                embed_beside(model, tokenizer, &distinct, self.batch_tokens, on_batch)?
+            }
             Model::Transformer(tokenizer, model) => {
                 embed(model, &tokenizer.tokenize(&distinct)?, self.batch_tokens, on_batch)?
             }
@@ -307,7 +343,7 @@ impl Encoder {
 /// the first of its like.
 fn spread(mut rows: Vec<f32>, place: &[usize], dim: usize) -> Vec<f32> {
     rows.resize(place.len() * dim, 0.0);
-    for (to, from) in place.iter().enumerate().rev() {
+    for (to, from) in place.iter().enumerate().rev().filter(|(to, from)| to != *from) {
         rows.copy_within(from * dim..(from + 1) * dim, to * dim);
     }
     rows
@@ -321,6 +357,41 @@ fn make_unit(row: &mut [f32]) {
     }
 }
 
+/// The embeddings of texts, row after row: while the device has some, the next ones become tokens.
+fn embed_beside(
+    model: &model::Model,
+    tokenizer: &tokens::Tokens,
+    texts: &[&str],
+    batch_tokens: usize,
+    on_batch: &mut dyn FnMut(Batch),
+) -> Result<Vec<f32>, Error> {
+    let mut vectors = Vec::with_capacity(texts.len() * model.dim());
+    let mut chunks = texts.chunks(DEVICE_TEXTS);
+    let mut tokens = tokenizer.tokenize(chunks.next().unwrap_or_default())?;
+    let (mut texts_before, mut tokens_before) = (0, 0);
+    while !tokens.is_empty() {
+        let mut next = Ok(Vec::new());
+        // In place: each thread has a queue of its own on the device, and only this one reads what it queues.
+        let rows = rayon::in_place_scope(|scope| {
+            if let Some(texts) = chunks.next() {
+                scope.spawn(|_| next = tokenizer.tokenize(texts));
+            }
+            embed(model, &tokens, batch_tokens, &mut |batch| {
+                on_batch(Batch {
+                    texts_done: texts_before + batch.texts_done,
+                    texts_total: texts.len(),
+                    tokens_done: tokens_before + batch.tokens_done,
+                });
+            })
+        });
+        vectors.extend(rows?);
+        texts_before += tokens.len();
+        tokens_before += tokens.iter().map(Vec::len).sum::<usize>();
+        tokens = next?;
+    }
+    Ok(vectors)
+}
+
 /// The model's embeddings of texts that are tokens already, row after row.
 fn embed(
     model: &model::Model,
@@ -329,20 +400,33 @@ fn embed(
     on_batch: &mut dyn FnMut(Batch),
 ) -> Result<Vec<f32>, Error> {
     let mixed = model.mixes_lengths();
-    let batch_tokens = if mixed { batch_tokens.min(THREAD_TOKENS) } else { batch_tokens };
+    let on_threads = mixed && !model.has_device();
+    let batch_tokens = if on_threads { batch_tokens.min(THREAD_TOKENS) } else { batch_tokens };
     let batches = tokens::batches(tokens, batch_tokens, mixed);
     let dim = model.dim();
     let mut vectors = vec![0f32; tokens.len() * dim];
     let (mut texts_done, mut tokens_done) = (0, 0);
-    // A group is what all threads work on between two reports.
-    for group in batches.chunks(rayon::current_num_threads() * 4) {
-        let rows: Vec<Vec<f32>> = group
-            .par_iter()
-            .map(|batch| {
-                let ids: Vec<&[u32]> = batch.iter().map(|at| tokens[*at].as_slice()).collect();
-                model.embed(&ids).map_err(Error::Forward)
-            })
-            .collect::<Result<_, _>>()?;
+    let place = |batch: &Vec<usize>| {
+        let ids: Vec<&[u32]> = batch.iter().map(|at| tokens[*at].as_slice()).collect();
+        model.place(&ids)
+    };
+    let read = |rows: Tensor| rows.flatten_all()?.to_vec1::<f32>();
+    // A group is what all threads work on between two reports, or what a device has in its queue.
+    let group = if model.has_device() { DEVICE_BATCHES } else { rayon::current_num_threads() * 4 };
+    for group in batches.chunks(group) {
+        let rows: candle_core::Result<Vec<Vec<f32>>> = if model.has_device() {
+            // To bring something there may wait for all that is queued: so first that, then what takes time.
+            let placed: Vec<_> = group.iter().map(place).collect::<Result<_, _>>().map_err(Error::Forward)?;
+            let queued: Vec<Tensor> = placed
+                .iter()
+                .map(|texts| model.embed(texts))
+                .collect::<Result<_, _>>()
+                .map_err(Error::Forward)?;
+            queued.into_iter().map(read).collect()
+        } else {
+            group.par_iter().map(|batch| read(model.embed(&place(batch)?)?)).collect()
+        };
+        let rows = rows.map_err(Error::Forward)?;
         for (batch, rows) in group.iter().zip(rows) {
             for (at, row) in batch.iter().zip(rows.chunks_exact(dim)) {
                 vectors[at * dim..(at + 1) * dim].copy_from_slice(row);

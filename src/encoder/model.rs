@@ -3,13 +3,15 @@
 //!
 //! States are `tokens × hidden`, text after text. Tensor names are those of the published checkpoints.
 
-use candle_core::{Device, Module, Result, Tensor};
+use std::time::{Duration, Instant};
+
+use candle_core::{DType, Device, Module, Result, Tensor};
 use candle_nn::{Activation, VarBuilder};
 use serde::Deserialize;
 
 use super::Error;
 use super::folder::{Folder, read_json};
-use super::layers::{AddNorm, Engine, Linear, attend};
+use super::layers::{AddNorm, Engine, Linear, Ready, Texts, attend, pool};
 use super::weights;
 
 /// The parts of `config.json` that decide the computation.
@@ -53,6 +55,14 @@ pub(super) struct Model {
     first_token: bool,
     device: Device,
     engine: Engine,
+    /// Last, since it gives back what the others held.
+    _ready: Ready,
+}
+
+/// Whether it is the device that failed, and not what it was given.
+fn is_of_device(error: &candle_core::Error) -> bool {
+    let error = error.to_string();
+    error.contains("CUDA_ERROR") || error.contains("CUBLAS_STATUS")
 }
 
 impl Model {
@@ -87,8 +97,19 @@ impl Model {
                 pooling.pooling_mode_cls_token
             }
         };
+        let head = shape.hidden_size / shape.num_attention_heads;
+        if head > engine.widest_head() {
+            let expected = format!("heads of at most {} numbers on a GPU", engine.widest_head());
+            return Err(wrong(&expected, &head.to_string()));
+        }
+        let ready = engine.prepare(device).map_err(Error::on_device)?;
         let vb = weights::open(&folder.weights, device)?;
-        let weights = |source| Error::Weights { path: folder.weights.clone(), source };
+        let weights = |source: candle_core::Error| match Error::on_device(source) {
+            Error::DeviceFailed { source, .. } if device.is_cpu() || !is_of_device(&source) => {
+                Error::Weights { path: folder.weights.clone(), source }
+            }
+            failed => failed,
+        };
         // A checkpoint saved with its training head has the encoder below its name.
         let vb = match ["bert", "roberta"]
             .into_iter()
@@ -102,7 +123,9 @@ impl Model {
             .map(|at| Layer::load(vb.pp("encoder").pp("layer").pp(at), &shape, engine))
             .collect::<Result<_>>()
             .map_err(weights)?;
-        Ok(Self { embeddings, layers, shape, first_token, device: device.clone(), engine })
+        // Each thread has a queue of its own on a device, and it may not be this one that embeds texts.
+        device.synchronize().map_err(Error::on_device)?;
+        Ok(Self { embeddings, layers, shape, first_token, device: device.clone(), engine, _ready: ready })
     }
 
     pub(super) fn dim(&self) -> usize {
@@ -113,6 +136,25 @@ impl Model {
     pub(super) fn flops_a_token(&self) -> f64 {
         let Shape { hidden_size: hidden, intermediate_size: inner, num_hidden_layers, .. } = &self.shape;
         2.0 * (num_hidden_layers * (4 * hidden * hidden + 2 * hidden * inner)) as f64
+    }
+
+    /// What the device's own product of two large matrices comes to, in operations a second, the best of some.
+    pub(super) fn device_flops(&self) -> Result<f64> {
+        const WIDTH: usize = 4096;
+        const BUDGET: Duration = Duration::from_millis(50);
+        // Not zeros, which some devices multiply faster.
+        let matrix =
+            Tensor::rand(-1f32, 1f32, (WIDTH, WIDTH), &self.device)?.to_dtype(self.engine.dtype())?;
+        let mut best = 0f64;
+        let started = Instant::now();
+        while best == 0.0 || started.elapsed() < BUDGET {
+            self.device.synchronize()?;
+            let began = Instant::now();
+            matrix.matmul(&matrix)?;
+            self.device.synchronize()?;
+            best = best.max(2.0 * (WIDTH as f64).powi(3) / began.elapsed().as_secs_f64());
+        }
+        Ok(best)
     }
 
     /// Entries of the vocabulary.
@@ -127,34 +169,29 @@ impl Model {
 
     /// Whether texts of a batch may differ in length.
     pub(super) fn mixes_lengths(&self) -> bool {
-        self.engine != Engine::Plain
+        !matches!(self.engine, Engine::Plain(_))
     }
 
-    /// Unit embeddings of texts, row after row.
-    pub(super) fn embed(&self, texts: &[&[u32]]) -> Result<Vec<f32>> {
-        let lengths: Vec<usize> = texts.iter().map(|ids| ids.len()).collect();
-        let mut states = self.embeddings.forward(&texts.concat(), &lengths, &self.device)?;
+    /// Whether there is another device than the CPU, which takes batches one after the other.
+    pub(super) fn has_device(&self) -> bool {
+        !self.device.is_cpu()
+    }
+
+    /// Texts for [`Model::embed`].
+    pub(super) fn place(&self, texts: &[&[u32]]) -> Result<Texts> {
+        Texts::new(texts, &self.device, self.engine)
+    }
+
+    /// Unit embeddings of texts, one a row: on a device perhaps still to come, and waited for when they are read.
+    pub(super) fn embed(&self, texts: &Texts) -> Result<Tensor> {
+        if texts.are_empty() {
+            return Tensor::zeros((texts.len(), self.dim()), DType::F32, &Device::Cpu);
+        }
+        let mut states = self.embeddings.forward(texts)?;
         for layer in &self.layers {
-            states = layer.forward(&states, &lengths)?;
+            states = layer.forward(&states, texts)?;
         }
-        let states = states.flatten_all()?.to_vec1::<f32>()?;
-        Ok(self.pool(&states, &lengths))
-    }
-
-    /// The mean of each text's states, or the first, made of length 1.
-    fn pool(&self, states: &[f32], lengths: &[usize]) -> Vec<f32> {
-        let mut pooled = vec![0f32; lengths.len() * self.dim()];
-        let mut rows = states.chunks_exact(self.dim());
-        for (pooled, &length) in pooled.chunks_exact_mut(self.dim()).zip(lengths) {
-            for (at, row) in rows.by_ref().take(length).enumerate() {
-                if at == 0 || !self.first_token {
-                    pooled.iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
-                }
-            }
-            let norm = pooled.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>().sqrt();
-            pooled.iter_mut().for_each(|value| *value = (f64::from(*value) / norm.max(1e-12)) as f32);
-        }
-        pooled
+        pool(&states, texts, self.first_token)
     }
 }
 
@@ -183,16 +220,14 @@ impl Embeddings {
         let first = shape.first_position();
         let positions = positions.narrow(0, first, shape.max_position_embeddings - first)?;
         let positions = positions.broadcast_add(&segments.narrow(0, 0, 1)?)?;
-        let positions = candle_nn::Embedding::new(positions, hidden);
-        let norm = AddNorm::load(vb.pp("LayerNorm"), hidden, shape.layer_norm_eps, engine)?;
+        let positions = candle_nn::Embedding::new(positions.to_dtype(engine.dtype())?, hidden);
+        let words = candle_nn::Embedding::new(words.embeddings().to_dtype(engine.dtype())?, hidden);
+        let norm = AddNorm::load(vb.pp("LayerNorm"), None, hidden, shape.layer_norm_eps, engine)?;
         Ok(Self { words, positions, norm })
     }
 
-    fn forward(&self, ids: &[u32], lengths: &[usize], device: &Device) -> Result<Tensor> {
-        let places: Vec<u32> = lengths.iter().flat_map(|&length| 0..length as u32).collect();
-        let words = self.words.forward(&Tensor::new(ids, device)?)?;
-        let positions = self.positions.forward(&Tensor::new(places, device)?)?;
-        self.norm.forward(&words, &positions)
+    fn forward(&self, texts: &Texts) -> Result<Tensor> {
+        self.norm.forward(&self.words.forward(&texts.ids)?, &self.positions.forward(&texts.positions)?)
     }
 }
 
@@ -208,19 +243,23 @@ struct Layer {
 impl Layer {
     fn load(vb: VarBuilder, shape: &Shape, engine: Engine) -> Result<Self> {
         let (hidden, inner) = (shape.hidden_size, shape.intermediate_size);
-        let norm = |vb: VarBuilder| AddNorm::load(vb.pp("LayerNorm"), hidden, shape.layer_norm_eps, engine);
-        let (up, down) = (vb.pp("intermediate").pp("dense"), vb.pp("output").pp("dense"));
+        let norm = |vb: VarBuilder, before| {
+            AddNorm::load(vb.pp("LayerNorm"), before, hidden, shape.layer_norm_eps, engine)
+        };
+        let mut attention = Attention::load(vb.pp("attention"), shape, engine)?;
+        let up = vb.pp("intermediate").pp("dense");
+        let mut down = Linear::load(vb.pp("output").pp("dense"), inner, hidden, None, engine)?;
         Ok(Self {
-            attention: Attention::load(vb.pp("attention"), shape, engine)?,
-            attention_norm: norm(vb.pp("attention").pp("output"))?,
+            attention_norm: norm(vb.pp("attention").pp("output"), attention.output.take_bias())?,
+            attention,
             up: Linear::load(up, hidden, inner, Some(shape.hidden_act), engine)?,
-            down: Linear::load(down, inner, hidden, None, engine)?,
-            output_norm: norm(vb.pp("output"))?,
+            output_norm: norm(vb.pp("output"), down.take_bias())?,
+            down,
         })
     }
 
-    fn forward(&self, states: &Tensor, lengths: &[usize]) -> Result<Tensor> {
-        let attended = self.attention.forward(states, lengths)?;
+    fn forward(&self, states: &Tensor, texts: &Texts) -> Result<Tensor> {
+        let attended = self.attention.forward(states, texts)?;
         let attended = self.attention_norm.forward(&attended, states)?;
         let inner = self.up.forward(&attended)?;
         self.output_norm.forward(&self.down.forward(&inner)?, &attended)
@@ -230,6 +269,7 @@ impl Layer {
 /// Multi-head self-attention; queries, keys and values come from one product.
 struct Attention {
     qkv: Linear,
+    query_bias: Option<Tensor>,
     output: Linear,
     n_heads: usize,
     engine: Engine,
@@ -239,16 +279,23 @@ impl Attention {
     fn load(vb: VarBuilder, shape: &Shape, engine: Engine) -> Result<Self> {
         let hidden = shape.hidden_size;
         let part = |name| candle_nn::linear(hidden, hidden, vb.pp("self").pp(name));
-        Ok(Self {
-            qkv: Linear::joined(&[part("query")?, part("key")?, part("value")?], engine)?,
-            output: Linear::load(vb.pp("output").pp("dense"), hidden, hidden, None, engine)?,
-            n_heads: shape.num_attention_heads,
-            engine,
-        })
+        let mut qkv = Linear::joined(&[part("query")?, part("key")?, part("value")?], engine)?;
+        let mut output = Linear::load(vb.pp("output").pp("dense"), hidden, hidden, None, engine)?;
+        // A key's bias adds the same to all of a query's scores, which softmax does not see; since its weights sum to
+        // one, a value's bias goes through as it is.
+        let query_bias = match qkv.take_bias() {
+            None => None,
+            Some(bias) => {
+                output.make_up_for(&bias.narrow(0, 2 * hidden, hidden)?)?;
+                Some(bias.narrow(0, 0, hidden)?)
+            }
+        };
+        Ok(Self { qkv, query_bias, output, n_heads: shape.num_attention_heads, engine })
     }
 
-    fn forward(&self, states: &Tensor, lengths: &[usize]) -> Result<Tensor> {
+    fn forward(&self, states: &Tensor, texts: &Texts) -> Result<Tensor> {
         let qkv = self.qkv.forward(states)?;
-        self.output.forward(&attend(&qkv, lengths, self.n_heads, self.engine)?)
+        let mixed = attend(&qkv, self.query_bias.as_ref(), texts, self.n_heads, self.engine)?;
+        self.output.forward(&mixed)
     }
 }

@@ -1,7 +1,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use candle_core::{Device as CandleDevice, Tensor};
+use candle_core::{DType, Device as CandleDevice, Tensor};
 use serde_json::json;
 
 use super::*;
@@ -18,7 +18,7 @@ const LAYERS: usize = 2;
 const POSITIONS: usize = 32;
 
 /// A seeded two-layer BERT with a word-piece tokenizer, written as a model folder.
-fn write_model(folder: &Path) -> HashMap<String, Tensor> {
+pub(super) fn write_model(folder: &Path) -> HashMap<String, Tensor> {
     let config = json!({
         "model_type": "bert", "vocab_size": WORDS.len(), "hidden_size": HIDDEN, "num_hidden_layers": LAYERS,
         "num_attention_heads": HEADS, "intermediate_size": INNER, "hidden_act": "gelu",
@@ -94,7 +94,7 @@ fn write_model(folder: &Path) -> HashMap<String, Tensor> {
     tensors
 }
 
-fn config(folder: &Path) -> Config {
+pub(super) fn config(folder: &Path) -> Config {
     Config { model: folder.to_str().unwrap().to_owned(), ..Config::default() }
 }
 
@@ -217,7 +217,7 @@ fn every_engine_gives_the_same_embeddings() {
         let encoder = Encoder { model: Model::Transformer(tokenizer, Box::new(model)), batch_tokens: 64 };
         encoder.encode(&texts, &mut |_| {}).unwrap()
     };
-    let plain = with(layers::Engine::Plain);
+    let plain = with(layers::Engine::Plain(DType::F32));
     let packed = with(layers::Engine::Packed(kernels::Precision::F32));
     let rounded = with(layers::Engine::Packed(kernels::Precision::Bf16));
     for at in 0..texts.len() {
@@ -228,16 +228,60 @@ fn every_engine_gives_the_same_embeddings() {
     }
 }
 
+/// More texts than a device has at a time, of which the processor's embeddings are known.
+#[cfg(feature = "cuda")]
+#[test]
+fn a_gpu_gives_the_same_embeddings_in_every_precision() {
+    let folder = tempfile::tempdir().unwrap();
+    write_model(folder.path());
+    let words = &WORDS[4..];
+    let texts: Vec<String> = (0..DEVICE_TEXTS + 700)
+        .map(|at| (0..4).map(|place| words[at / 10usize.pow(place) % 10]).collect::<Vec<_>>().join(" "))
+        .collect();
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    let expected = encode(&config(folder.path()), &texts);
+    let engines = [
+        (layers::Engine::Fused(DType::F32), 0.999_99),
+        (layers::Engine::Fused(DType::BF16), 0.999),
+        (layers::Engine::Fused(DType::F16), 0.999_9),
+        (layers::Engine::Plain(DType::F32), 0.999_99),
+        (layers::Engine::Plain(DType::BF16), 0.999),
+    ];
+    for (engine, least) in engines {
+        let on_gpu = || {
+            let config = Config { device: Device::Cuda, ..config(folder.path()) };
+            let (tokenizer, model) = load_on(&config, engine).unwrap();
+            let encoder =
+                Encoder { model: Model::Transformer(tokenizer, Box::new(model)), batch_tokens: 1000 };
+            let mut last = 0;
+            let found = encoder.encode(&texts, &mut |batch| {
+                assert!(batch.texts_done > last && batch.texts_done <= batch.texts_total);
+                last = batch.texts_done;
+            });
+            assert_eq!(last, texts.len());
+            found.unwrap()
+        };
+        let found = on_gpu();
+        for (at, text) in texts.iter().enumerate() {
+            let cosine: f32 = found.row(at).iter().zip(expected.row(at)).map(|(a, b)| a * b).sum();
+            assert!(cosine > least, "{engine:?}: {cosine} of `{text}`");
+        }
+        assert_eq!(found.values(), on_gpu().values(), "{engine:?}");
+    }
+}
+
 #[test]
 fn the_cache_tells_precisions_apart() {
     let folder = tempfile::tempdir().unwrap();
     write_model(folder.path());
     let full = config(folder.path());
-    let half = Config { precision: Precision::Bf16, ..full.clone() };
-    assert_ne!(full.fingerprint().unwrap(), half.fingerprint().unwrap());
+    let with = |name: &str| Config { precision: Precision::parse(name).unwrap(), ..full.clone() };
+    let all = ["f32", "bf16", "f16"].map(|name| with(name).fingerprint().unwrap());
+    assert_eq!(all[0], full.fingerprint().unwrap());
+    assert!(all[0] != all[1] && all[1] != all[2] && all[0] != all[2]);
     assert!(Precision::parse("f64").is_err());
-    let elsewhere = Config { device: Device::Cuda, ..half };
-    assert!(elsewhere.check().is_err());
+    let refused = with("f16").check().unwrap_err().to_string();
+    assert!(refused.contains("expected precision f32 or bf16 on the device cpu"), "{refused}");
 }
 
 #[test]

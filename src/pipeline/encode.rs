@@ -96,7 +96,7 @@ impl Night<'_> {
             let new: Vec<&str> = missing.values().copied().collect();
             let is_kept = token_vectors.is_some();
             let model_dim;
-            let mut flops = None;
+            let (mut flops, mut device_flops) = (None, None);
             let fresh = if !known.rows.is_empty() && new.is_empty() {
                 model_dim = known.vectors.n_cols();
                 Dense::zeros(0, model_dim)
@@ -111,12 +111,14 @@ impl Night<'_> {
                     write_tokens(&folder.join(TOKENS), vectors)?;
                 }
                 model_dim = encoder.dim();
-                encoder
+                let fresh = encoder
                     .encode(&new, &mut |batch| {
                         flops = encoder.flops_a_token().map(|flops| flops * batch.tokens_done as f64);
                         night.progress("encode", batch.texts_done, batch.texts_total, "texts");
                     })
-                    .map_err(Error::Encode)?
+                    .map_err(Error::Encode)?;
+                device_flops = encoder.device_flops();
+                fresh
             };
             let fresh_rows: BTreeMap<TextHash, usize> =
                 missing.keys().enumerate().map(|(at, hash)| (*hash, at)).collect();
@@ -158,7 +160,7 @@ impl Night<'_> {
                 (Kind::Words, _) => format!("{} texts encoded by their words", new.len()),
                 (Kind::Static, false) => format!("{} texts encoded, vectors distilled", new.len()),
             };
-            let facts = json!({ "dim": model_dim, "model": model, "encoded": new.len(), "cached": n_cached, "token_vectors_kept": is_kept, "flops": flops });
+            let facts = json!({ "dim": model_dim, "model": model, "encoded": new.len(), "cached": n_cached, "token_vectors_kept": is_kept, "flops": flops, "device_flops": device_flops });
             Ok(Report { facts, note })
         })
     }

@@ -33,7 +33,7 @@ pub struct Encode {
     pub kind: String,
     /// `cpu`, `cuda` or `metal`.
     pub device: String,
-    /// f32 or bf16.
+    /// f32, bf16 or f16.
     pub precision: String,
     /// Longer texts are cut.
     pub max_tokens: usize,

@@ -1,8 +1,10 @@
 //! How near the stages that multiply come to what the machine can do.
 //!
 //! The peak is measured on the spot: this crate's own product of matrices in f32, on all threads, the best of some
-//! spans of ten milliseconds, since other programs take their part of most. What a stage computes is counted from shapes, at what the textbook takes (retrieval: every
-//! pair's inner product, pruned or not), and its time is all of its time, reading and writing included.
+//! spans of ten milliseconds, since other programs take their part of most; a GPU's is what a large product in the
+//! model's precision comes to there. What a stage computes is counted from shapes, at what the textbook takes
+//! (retrieval: every pair's inner product, pruned or not), and its time is all of its time, reading and writing
+//! included.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -34,14 +36,28 @@ pub(super) fn peak_flops() -> f64 {
     rates.iter().sum()
 }
 
+/// What a stage came to.
+#[derive(Debug, PartialEq)]
+pub(super) struct Share<'a> {
+    pub(super) stage: &'a str,
+    /// Of the peak.
+    pub(super) share: f64,
+    /// Operations a second of the GPU, where the stage had one.
+    pub(super) device_flops: Option<f64>,
+}
+
 /// The share of the peak that each stage of a run came to, of those that say what they computed.
-pub(super) fn shares(manifest: &Manifest) -> Vec<(&str, f64)> {
+pub(super) fn shares(manifest: &Manifest) -> Vec<Share<'_>> {
     let did = manifest.stages.iter().filter(|stage| stage.reused_from.is_none() && stage.elapsed_ms > 0);
     let share = did.filter_map(|stage| {
-        let flops = manifest.facts.get(&stage.name)?["flops"].as_f64().filter(|flops| *flops > 0.0)?;
-        Some((stage.name.as_str(), flops * 1e3 / stage.elapsed_ms as f64 / manifest.peak_flops))
+        let facts = manifest.facts.get(&stage.name)?;
+        let flops = facts["flops"].as_f64().filter(|flops| *flops > 0.0)?;
+        let device_flops = facts["device_flops"].as_f64();
+        let peak = device_flops.unwrap_or(manifest.peak_flops);
+        let share = flops * 1e3 / stage.elapsed_ms as f64 / peak;
+        Some(Share { stage: &stage.name, share, device_flops })
     });
-    share.filter(|share| share.1.is_finite()).collect()
+    share.filter(|share| share.share.is_finite()).collect()
 }
 
 #[cfg(test)]
@@ -57,7 +73,11 @@ mod tests {
             manifest.facts.insert(name.to_owned(), serde_json::json!({ "flops": 1e9 }));
         }
         manifest.facts.insert("gate".to_owned(), serde_json::json!({}));
-        assert_eq!(shares(&manifest), [("encode", 0.25)]);
+        let of = |share, device_flops| [Share { stage: "encode", share, device_flops }];
+        assert_eq!(shares(&manifest), of(0.25, None));
+        manifest.facts.insert("encode".to_owned(), serde_json::json!({ "flops": 1e9, "device_flops": 5e9 }));
+        assert_eq!(shares(&manifest), of(0.1, Some(5e9)));
+        manifest.facts.insert("encode".to_owned(), serde_json::json!({ "flops": 1e9 }));
         manifest.peak_flops = 0.0;
         assert!(shares(&manifest).is_empty(), "not measured");
         assert!(peak_flops() > 1e8);

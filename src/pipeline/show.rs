@@ -131,12 +131,16 @@ pub(crate) fn describe(manifest: &Manifest) -> String {
         };
         text += &format!("  {:<12} {took}\n", stage.name);
     }
-    let shares = roofline::shares(manifest);
-    if !shares.is_empty() {
-        let shares: Vec<String> =
-            shares.iter().map(|(stage, share)| format!("{stage} {:.0} %", share * 100.0)).collect();
-        let peak = manifest.peak_flops / 1e9;
+    let (on_device, here): (Vec<_>, Vec<_>) =
+        roofline::shares(manifest).into_iter().partition(|share| share.device_flops.is_some());
+    let percent = |share: &roofline::Share<'_>| format!("{} {:.0} %", share.stage, share.share * 100.0);
+    if !here.is_empty() {
+        let (peak, shares) = (manifest.peak_flops / 1e9, here.iter().map(percent).collect::<Vec<_>>());
         text += &format!("\n  of {peak:.0} GFLOP/s that products come to here: {}\n", shares.join(", "));
+    }
+    for share in &on_device {
+        let peak = share.device_flops.unwrap_or_default() / 1e9;
+        text += &format!("\n  of {peak:.0} GFLOP/s that products come to on the GPU: {}\n", percent(share));
     }
     if !manifest.tables.is_empty() {
         text += "\n";
