@@ -2,6 +2,7 @@ use proptest::prelude::*;
 
 use pulp::Arch;
 
+use super::linear::Bf16By;
 use super::*;
 
 fn floors() -> impl Strategy<Value = Floors> {
@@ -62,11 +63,22 @@ fn arches() -> Vec<Arch> {
     arches
 }
 
+/// All ways of this machine to multiply bf16 but the twin's.
+#[cfg_attr(not(target_arch = "x86_64"), expect(unused_mut))]
+fn ways() -> Vec<Bf16By> {
+    let mut ways = Vec::new();
+    #[cfg(target_arch = "x86_64")]
+    ways.extend(linear::pairs::Pairs::find().map(Bf16By::Pairs));
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    ways.extend(linear::emulated::tiles());
+    ways
+}
+
 /// Rows, inputs, outputs; inputs, weights, bias.
 type Layer = ((usize, usize, usize), (Vec<f32>, Vec<f32>, Vec<f32>));
 
 fn layer() -> impl Strategy<Value = Layer> {
-    (0usize..30, 1usize..40, 1usize..120).prop_flat_map(|(rows, inputs, outputs)| {
+    (0usize..40, 1usize..70, 1usize..120).prop_flat_map(|(rows, inputs, outputs)| {
         let values = |n: usize| proptest::collection::vec(value(), n);
         (Just((rows, inputs, outputs)), (values(rows * inputs), values(inputs * outputs), values(outputs)))
     })
@@ -94,7 +106,7 @@ proptest! {
             }
         }
         for arch in arches() {
-            let layer = Weights::on(arch, false, &weight, &bias, Precision::F32);
+            let layer = Weights::on(arch, None, &weight, &bias);
             let together = apply(&layer, &inputs, n_rows, Then::Nothing);
             prop_assert_eq!(bits(&together), bits(&expected));
             let alone = inputs.chunks_exact(n_inputs).flat_map(|row| apply(&layer, row, 1, Then::Gelu));
@@ -105,18 +117,24 @@ proptest! {
     }
 
     #[test]
-    fn pairs_of_bf16_give_what_rounded_numbers_give(
+    fn products_of_bf16_give_what_rounded_numbers_give(
         ((n_rows, n_inputs, n_outputs), (inputs, weight, bias)) in layer(),
     ) {
-        let twin = Weights::on(Arch::new(), false, &weight, &bias, Precision::Bf16);
-        let fast = Weights::new(&weight, &bias, Precision::Bf16);
-        let (twin, fast) = (apply(&twin, &inputs, n_rows, Then::Nothing), apply(&fast, &inputs, n_rows, Then::Nothing));
-        for (at, (a, b)) in twin.iter().zip(&fast).enumerate() {
-            let (row, output) = (at / n_outputs, at % n_outputs);
-            let pairs = inputs[row * n_inputs..][..n_inputs].iter().zip(&weight[output * n_inputs..][..n_inputs]);
-            let size: f32 = pairs.map(|(x, w)| (x * w).abs()).sum::<f32>() + bias[output].abs();
-            // Denormals count as nothing where pairs are multiplied.
-            prop_assert!((a - b).abs() <= size * 1e-5 + 1e-18, "{a} {b} {size}");
+        let twin = Weights::on(Arch::new(), Some(Bf16By::Rounding), &weight, &bias);
+        let twin = apply(&twin, &inputs, n_rows, Then::Nothing);
+        for by in ways() {
+            let fast = Weights::on(Arch::new(), Some(by), &weight, &bias);
+            let together = apply(&fast, &inputs, n_rows, Then::Nothing);
+            for (at, (a, b)) in twin.iter().zip(&together).enumerate() {
+                let (row, output) = (at / n_outputs, at % n_outputs);
+                let pairs = inputs[row * n_inputs..][..n_inputs].iter().zip(&weight[output * n_inputs..][..n_inputs]);
+                let size: f32 = pairs.map(|(x, w)| (x * w).abs()).sum::<f32>() + bias[output].abs();
+                // Denormals count as nothing in products of bf16.
+                prop_assert!((a - b).abs() <= size * 1e-5 + 1e-18, "{by:?}: {a} {b} {size}");
+            }
+            let alone = inputs.chunks_exact(n_inputs).flat_map(|row| apply(&fast, row, 1, Then::Gelu));
+            let alone: Vec<f32> = alone.collect();
+            prop_assert_eq!(bits(&apply(&fast, &inputs, n_rows, Then::Gelu)), bits(&alone), "{:?}", by);
         }
     }
 
