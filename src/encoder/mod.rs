@@ -168,8 +168,13 @@ pub enum Error {
 
 impl Error {
     /// That of a GPU.
-    fn on_device(source: candle_core::Error) -> Self {
-        Self::DeviceFailed { device: "cuda", source }
+    fn on(device: &candle_core::Device, source: candle_core::Error) -> Self {
+        let device = match device {
+            candle_core::Device::Cpu => "cpu",
+            candle_core::Device::Cuda(_) => "cuda",
+            candle_core::Device::Metal(_) => "metal",
+        };
+        Self::DeviceFailed { device, source }
     }
 
     /// Whether a GPU's memory was too little.

@@ -102,13 +102,11 @@ impl Model {
             let expected = format!("heads of at most {} numbers on a GPU", engine.widest_head());
             return Err(wrong(&expected, &head.to_string()));
         }
-        let ready = engine.prepare(device).map_err(Error::on_device)?;
+        let ready = engine.prepare(device).map_err(|source| Error::on(device, source))?;
         let vb = weights::open(&folder.weights, device)?;
-        let weights = |source: candle_core::Error| match Error::on_device(source) {
-            Error::DeviceFailed { source, .. } if device.is_cpu() || !is_of_device(&source) => {
-                Error::Weights { path: folder.weights.clone(), source }
-            }
-            failed => failed,
+        let weights = |source: candle_core::Error| match is_of_device(&source) {
+            true => Error::on(device, source),
+            false => Error::Weights { path: folder.weights.clone(), source },
         };
         // A checkpoint saved with its training head has the encoder below its name.
         let vb = match ["bert", "roberta"]
@@ -124,7 +122,7 @@ impl Model {
             .collect::<Result<_>>()
             .map_err(weights)?;
         // Each thread has a queue of its own on a device, and it may not be this one that embeds texts.
-        device.synchronize().map_err(Error::on_device)?;
+        device.synchronize().map_err(|source| Error::on(device, source))?;
         Ok(Self { embeddings, layers, shape, first_token, device: device.clone(), engine, _ready: ready })
     }
 

@@ -8,7 +8,7 @@ use arrow::array::{Array, ArrayRef, AsArray, FixedSizeBinaryArray, UInt32Array};
 use arrow::datatypes::DataType;
 use serde_json::json;
 
-use crate::encoder::{self, Kind};
+use crate::encoder::{self, Device, Kind, Precision};
 use crate::error::Error;
 use crate::lake::{self, table};
 use crate::matrix::Dense;
@@ -160,7 +160,10 @@ impl Night<'_> {
                 (Kind::Words, _) => format!("{} texts encoded by their words", new.len()),
                 (Kind::Static, false) => format!("{} texts encoded, vectors distilled", new.len()),
             };
-            let facts = json!({ "dim": model_dim, "model": model, "encoded": new.len(), "cached": n_cached, "token_vectors_kept": is_kept, "flops": flops, "device_flops": device_flops });
+            // What is not told is f32 on the processor, or a GPU's.
+            let in_bf16 = config.device == Device::Cpu && config.precision == Precision::Bf16;
+            let products = in_bf16.then_some("bf16");
+            let facts = json!({ "dim": model_dim, "model": model, "encoded": new.len(), "cached": n_cached, "token_vectors_kept": is_kept, "flops": flops, "device_flops": device_flops, "products": products });
             Ok(Report { facts, note })
         })
     }

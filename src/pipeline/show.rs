@@ -12,7 +12,7 @@ use crate::publish::{self, Manifest};
 use crate::{behavior, catalog};
 
 use super::current;
-use super::roofline;
+use super::roofline::{self, By};
 use super::runs::{Listed, named};
 use super::sql::table;
 
@@ -131,16 +131,14 @@ pub(crate) fn describe(manifest: &Manifest) -> String {
         };
         text += &format!("  {:<12} {took}\n", stage.name);
     }
-    let (on_device, here): (Vec<_>, Vec<_>) =
-        roofline::shares(manifest).into_iter().partition(|share| share.device_flops.is_some());
-    let percent = |share: &roofline::Share<'_>| format!("{} {:.0} %", share.stage, share.share * 100.0);
-    if !here.is_empty() {
-        let (peak, shares) = (manifest.peak_flops / 1e9, here.iter().map(percent).collect::<Vec<_>>());
-        text += &format!("\n  of {peak:.0} GFLOP/s that products come to here: {}\n", shares.join(", "));
-    }
-    for share in &on_device {
-        let peak = share.device_flops.unwrap_or_default() / 1e9;
-        text += &format!("\n  of {peak:.0} GFLOP/s that products come to on the GPU: {}\n", percent(share));
+    let shares = roofline::shares(manifest);
+    let ways = [(By::F32, "here"), (By::Bf16, "here in bf16"), (By::Gpu, "on the GPU")];
+    for (by, place) in ways {
+        let of: Vec<&roofline::Share<'_>> = shares.iter().filter(|share| share.by == by).collect();
+        let Some(first) = of.first() else { continue };
+        let percent = of.iter().map(|share| format!("{} {:.0} %", share.stage, share.share * 100.0));
+        let (peak, percent) = (first.peak / 1e9, percent.collect::<Vec<_>>().join(", "));
+        text += &format!("\n  of {peak:.0} GFLOP/s that products come to {place}: {percent}\n");
     }
     if !manifest.tables.is_empty() {
         text += "\n";

@@ -53,6 +53,8 @@ pub struct Manifest {
     pub peak_memory_bytes: u64,
     /// f32 operations a second that products came to on this machine; 0 where no stage of this run multiplied.
     pub peak_flops: f64,
+    /// The same in bf16; 0 where no stage of this run multiplied so.
+    pub peak_bf16_flops: f64,
     /// What the operator should know.
     pub warnings: Vec<String>,
     /// The evaluation in short: system, then `metric@k`, over all users.
