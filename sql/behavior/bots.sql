@@ -1,11 +1,21 @@
--- Users who are programs: more events on some day than a person makes, or an id that says so.
+-- Users who are programs: an id that says so, or more events on some day than a person makes, up to the run date. Days are
+-- counted of those alone who have as many events in all.
+WITH candidates AS (
+    SELECT user_id, sum(n_events) AS n_events
+    FROM tallies
+    WHERE user_id IS NOT NULL
+        AND (exclusion IS DISTINCT FROM 'later') AND (reason IS DISTINCT FROM 'null_time')
+    GROUP BY user_id
+)
+SELECT user_id FROM candidates WHERE regexp_like(CAST(user_id AS VARCHAR), $bot_pattern)
+UNION
 SELECT user_id
 FROM (
-    SELECT user_id, CAST(event_time AS BIGINT) / 86400000000 AS day, count(*) AS n_events
-    FROM without_consent RIGHT ANTI JOIN events ON without_consent.user_id = events.user_id
-    WHERE user_id IS NOT NULL AND event_time <= $run_end
-    GROUP BY user_id, CAST(event_time AS BIGINT) / 86400000000
+    SELECT events.user_id, count(*) AS n_events
+    FROM (
+        SELECT user_id FROM candidates WHERE n_events > $max_events_per_day
+    ) AS busy JOIN events ON busy.user_id = events.user_id
+    WHERE events.event_time <= $run_end
+    GROUP BY events.user_id, CAST(events.event_time AS BIGINT) / 86400000000
 )
-GROUP BY user_id
-HAVING max(n_events) > $max_events_per_day
-    OR regexp_like(CAST(user_id AS VARCHAR), $bot_pattern)
+WHERE n_events > $max_events_per_day

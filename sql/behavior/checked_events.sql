@@ -1,36 +1,10 @@
--- Every event as it was read, with the first reason why it cannot be used (`reason`, a fault of the
--- row) or is not wanted (`exclusion`, a choice of the job). Both are null for an event that counts.
--- Here as in every statement, the side of a join that is held in memory stands on the left.
+-- Every event as it was read and judged, those of programs among the faulty ones. Both `reason` and `exclusion` are null
+-- for an event that counts. It says of no other event that it is faulty than `judged_events` does, which events are counted
+-- by.
 SELECT
-    events.*,
-    event_types.event_type AS known_type,
-    item_ids.item_idx,
-    CASE WHEN event_types.event_type = 'search'
-         THEN nullif(btrim(regexp_replace(lower(events.query), '\s+', ' ', 'g')), '')
-    END AS normalised_query,
+    judged_events.* EXCEPT (reason),
     CASE
-        WHEN without_consent.user_id IS NOT NULL                             THEN NULL
-        WHEN events.user_id IS NULL                                          THEN 'null_user'
-        WHEN bots.user_id IS NOT NULL                                        THEN 'bot'
-        WHEN events.event_time IS NULL                                       THEN 'null_time'
-        WHEN event_types.event_type IS NULL                                  THEN 'unknown_type'
-        WHEN events.event_time > $run_end AND $reject_later                  THEN 'future_time'
-        WHEN events.quantity < 0                                             THEN 'negative_quantity'
-        WHEN events.item_id IS NOT NULL AND item_ids.item_idx IS NULL        THEN 'unknown_item'
-        WHEN event_types.event_type <> 'search' AND events.item_id IS NULL   THEN 'null_item'
-        WHEN event_types.event_type = 'search'
-             AND NOT coalesce(regexp_like(events.query, '\S'), FALSE)       THEN 'null_query'
-    END AS reason,
-    CASE
-        WHEN without_consent.user_id IS NOT NULL                             THEN 'no_consent'
-        WHEN events.event_time > $run_end                                    THEN 'later'
-        WHEN events.event_time < $history_start                              THEN 'before_history'
-        WHEN event_types.weight = 0                                          THEN 'unweighted_type'
-    END AS exclusion
-FROM without_consent RIGHT JOIN (
-    bots RIGHT JOIN (
-        item_ids RIGHT JOIN (
-            event_types RIGHT JOIN events ON event_types.name = events.event_type
-        ) ON item_ids.item_id = events.item_id
-    ) ON bots.user_id = events.user_id
-) ON without_consent.user_id = events.user_id
+        WHEN bots.user_id IS NULL OR exclusion IS NOT DISTINCT FROM 'no_consent' THEN reason
+        ELSE 'bot'
+    END AS reason
+FROM bots RIGHT JOIN judged_events ON bots.user_id = judged_events.user_id

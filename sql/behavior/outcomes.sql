@@ -1,9 +1,7 @@
--- What became of the events, in one pass over them: how many count, by user and search, and how many do
--- not, by the reason. The next statements are made from it; duplicates are counted later.
+-- What became of the events: how many count, by user and search, and how many do not, by the reason.
 SELECT
-    reason, exclusion,
-    CASE WHEN reason IS NULL AND exclusion IS NULL THEN user_id END             AS user_id,
-    CASE WHEN reason IS NULL AND exclusion IS NULL THEN normalised_query END    AS query,
-    count(*)                                                                    AS n_events
-FROM checked_events
-GROUP BY 1, 2, 3, 4
+    CASE WHEN bots.user_id IS NULL THEN reason ELSE 'bot' END   AS reason,
+    exclusion, tallies.user_id,
+    CASE WHEN bots.user_id IS NULL THEN query END               AS query,
+    n_events
+FROM bots RIGHT JOIN tallies ON bots.user_id = tallies.user_id

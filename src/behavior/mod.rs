@@ -2,7 +2,7 @@
 //!
 //! In: the shop's events and, where there is one, its catalogue. Out, as Parquet files in one
 //! folder: `item_ids`, `user_ids`, `query_ids` (external id ↔ dense index, sorted by id),
-//! `cold_users` (ids of users without an event), `outcomes` (what became of the events, by user and
+//! `cold_users` (ids of users without an event), `tallies` (the events counted, by user and
 //! search), the cleaned `numbered_events`, the `sessions` of all, `rejected` rows with their reason, and for
 //! each [`Window`] of time a folder of model inputs: `interactions`, `users`, `popularity`, `searches`,
 //! `query_items`, `baskets`, `transitions`. [`Facts`] counts every row:
@@ -25,17 +25,18 @@ use arrow::array::{
 };
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field as ArrowField, Int64Type, Schema, TimestampMicrosecondType};
-use serde::{Deserialize, Serialize};
 
 use crate::lake::input::{Contract, Field, Input, Kind};
 use crate::lake::{self, Lake, Param, Readers};
 
 mod config;
 mod consent;
+mod facts;
 mod statements;
 
 use config::KnownType;
 pub use config::{Config, EventWeights, InvalidConfig, LaterEvents};
+pub use facts::{Facts, Window};
 use statements::Statements;
 
 /// What the room reads. Ids of events and items must be of one type.
@@ -50,55 +51,6 @@ pub struct Sources<'a> {
     pub consent: Option<&'a str>,
     /// Tables of what users turned to, by name, that models are taught by or tested with.
     pub given: Vec<(&'static str, &'a Input)>,
-}
-
-/// The span of time that one set of model inputs is made from: everything before `until`.
-#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
-pub struct Window {
-    /// The folder's name.
-    pub name: String,
-    /// Exclusive end, in microseconds since 1970 UTC; also the moment ages are counted from.
-    pub until_us: i64,
-    /// In how many days a weight halves; nothing where times tell nothing.
-    pub half_life_days: Option<f64>,
-}
-
-/// What was found and counted.
-#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
-pub struct Facts {
-    /// Event rows read.
-    pub read: u64,
-    /// Event rows that count.
-    pub kept: u64,
-    /// Faulty rows by reason; each is in `rejected.parquet`.
-    pub rejected: BTreeMap<String, u64>,
-    /// Rows the job does not want, by reason.
-    pub excluded: BTreeMap<String, u64>,
-    /// The first event up to the run date, in microseconds since 1970 UTC.
-    pub first_us: i64,
-    /// The last event up to the run date.
-    pub last_us: i64,
-    /// Whether times differ, so that decay and a temporal evaluation mean something.
-    pub usable_times: bool,
-    /// Whether equal rows were taken for duplicates.
-    pub deduplicated: bool,
-    /// Users with an event that counts.
-    pub n_users: u64,
-    /// Users of the users' table without an event that counts.
-    pub n_cold_users: u64,
-    /// Rows of the users' table without an id.
-    pub n_unnamed_users: u64,
-    /// Rows of the users' table whose id an earlier row has.
-    pub n_repeated_users: u64,
-    /// Some of what the column of consent has that is neither yes nor no.
-    #[serde(default)]
-    pub unclear_consent: Vec<String>,
-    /// Items of the catalogue.
-    pub n_items: u64,
-    /// Distinct searches.
-    pub n_queries: u64,
-    /// The windows written; the last one is the whole history.
-    pub windows: Vec<Window>,
 }
 
 /// One statement has finished.
@@ -249,20 +201,25 @@ pub fn aggregate(
     let max_a_day = if facts.usable_times { config.max_events_per_day } else { i64::MAX };
 
     facts.n_items = run.table("item_ids", &[])?;
-    run.table(
+    let reject_later = Param::Bool(config.later_events == LaterEvents::Reject);
+    let history_start = ("history_start", Param::Time(history_start));
+    let judged = [run_end.clone(), history_start, ("reject_later", reject_later)];
+    run.view("judged_events", &judged)?;
+    run.table("tallies", &[])?;
+    let n_bots = run.table(
         "bots",
         &[
-            run_end.clone(),
+            run_end,
             ("max_events_per_day", Param::Int(max_a_day)),
             ("bot_pattern", Param::Text(config.bot_pattern.clone())),
         ],
     )?;
-    let reject_later = Param::Bool(config.later_events == LaterEvents::Reject);
-    run.view(
-        "checked_events",
-        &[run_end, ("history_start", Param::Time(history_start)), ("reject_later", reject_later)],
-    )?;
-    run.table("outcomes", &[])?;
+    if n_bots == 0 {
+        // A table that is known to be empty is not joined with.
+        lake.define("bots", "SELECT user_id FROM events WHERE FALSE", &[])?;
+    }
+    run.view("checked_events", &judged)?;
+    run.view("outcomes", &[])?;
     run.count(&mut facts)?;
     facts.n_users = run.table("user_ids", &[])?;
     facts.unclear_consent = run.unclear_consent(sources.consent)?;
@@ -284,11 +241,7 @@ pub fn aggregate(
     // Of all tables the one that is published as it is.
     let rejected = run.table_in(folder, "rejected", &params, Readers::Anybody)?;
 
-    let duplicates = rejected - facts.rejected.values().sum::<u64>();
-    if duplicates > 0 {
-        facts.rejected.insert("duplicate".to_owned(), duplicates);
-    }
-    facts.kept = numbered - duplicates;
+    facts.count_kept(numbered, rejected)?;
     refuse_bad_night(&facts, config)?;
 
     run.table("sessions", std::slice::from_ref(&copies))?;

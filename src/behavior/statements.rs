@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::{Config, Error};
 
 /// Statements that a run with a window to learn from and one to evaluate executes, for progress.
-pub(super) const COUNT: usize = 14 + 2 + 3 * 9;
+pub(super) const COUNT: usize = 16 + 2 + 3 * 9;
 
 macro_rules! shipped {
     ($($name:literal),* $(,)?) => {
@@ -13,7 +13,7 @@ macro_rules! shipped {
     };
 }
 
-const SHIPPED: [(&str, &str); 25] = shipped![
+const SHIPPED: [(&str, &str); 27] = shipped![
     "accounting",
     "ages",
     "baskets",
@@ -25,6 +25,7 @@ const SHIPPED: [(&str, &str); 25] = shipped![
     "held_out",
     "interactions",
     "item_ids",
+    "judged_events",
     "numbered_events",
     "outcomes",
     "popularity",
@@ -33,6 +34,7 @@ const SHIPPED: [(&str, &str); 25] = shipped![
     "rejected",
     "searches",
     "sessions",
+    "tallies",
     "transitions",
     "user_ids",
     "user_rows",

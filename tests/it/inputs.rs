@@ -1,6 +1,6 @@
 //! Tables as shops really have them: types, nulls and files that differ.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow::array::{
@@ -314,4 +314,64 @@ fn users_without_events_may_have_ids_of_another_width() {
     assert!(cold.len() == 20 && cold.iter().all(|row| row[1] == "popularity"), "{cold:?}");
     let warnings = manifest(&run)["warnings"].to_string();
     assert!(warnings.contains("1 rows have no user_id and 1 repeat one"), "{warnings}");
+}
+
+#[test]
+fn who_does_more_in_a_day_than_a_person_is_a_program() {
+    let shop = Shop::new(20_000, 0.0);
+    let mut days: BTreeMap<String, BTreeMap<String, u64>> = BTreeMap::new();
+    for day in shop.event_files() {
+        let folder = shop.path(&day).parent().expect("a folder").to_owned();
+        for row in rows(&folder, &["user_id"]) {
+            *days.entry(row[0].clone()).or_default().entry(day.clone()).or_default() += 1;
+        }
+    }
+    let busiest = |days: &BTreeMap<String, u64>| days.values().copied().max().unwrap_or_default();
+    let most = days.values().map(busiest).max().expect("a user") / 2;
+    let total =
+        |of: &mut dyn Iterator<Item = &BTreeMap<String, u64>>| of.flat_map(BTreeMap::values).sum::<u64>();
+    let expected = total(&mut days.values().filter(|days| busiest(days) > most));
+    // Others have as many events, but not in a day.
+    let in_all = total(&mut days.values().filter(|days| days.values().sum::<u64>() > most));
+    assert!(0 < expected && expected < in_all, "{expected} of {in_all}");
+    shop.write_job(&format!("[behavior]\nmax_events_per_day = {most}\nmax_rejected_share = 1.0"));
+    let run = shop.run(&[]);
+    assert_eq!(manifest(&run)["events"]["rejected"], serde_json::json!({ "bot": expected }));
+    let listed: BTreeSet<String> =
+        rows(&run.join("user_profiles"), &["user_id"]).into_iter().map(|row| row[0].clone()).collect();
+    let people: BTreeSet<String> =
+        days.into_iter().filter(|(_, days)| busiest(days) <= most).map(|(user, _)| user).collect();
+    assert_eq!(listed, people);
+}
+
+#[test]
+fn a_jobs_own_reasons_are_counted_where_events_are_judged_and_refused_where_they_are_not() {
+    let shop = Shop::new(5_000, 0.0);
+    let with = |statement: &str, text: &str| {
+        std::fs::write(shop.path("own.sql"), text).expect("a statement");
+        let set = format!("behavior.sql={{{statement}='own.sql'}}");
+        shop.lamplighter(&["run", "job.toml", "--set", &set, "--set", "behavior.max_rejected_share=1.0"])
+    };
+    let checked = include_str!("../../sql/behavior/checked_events.sql");
+    let checked = checked.replacen("CASE\n", "CASE\n        WHEN event_type = 'cart' THEN 'cart'\n", 1);
+    let output = with("checked_events", &checked);
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    for word in ["`numbered_events`", "`judged_events`"] {
+        assert!(told.contains(word), "{told}");
+    }
+    let judged = include_str!("../../sql/behavior/judged_events.sql");
+    let judged = judged.replacen(
+        "THEN 'null_user'",
+        "THEN 'null_user'\n        WHEN events.event_type = 'cart' THEN 'cart'",
+        1,
+    );
+    let output = with("judged_events", &judged);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let run = shop.current();
+    let events = &manifest(&run)["events"];
+    let carts = events["rejected"]["cart"].as_u64().expect("a count");
+    assert_eq!(events["rejected"], serde_json::json!({ "cart": carts }));
+    assert_eq!(events["read"].as_u64(), events["kept"].as_u64().map(|kept| kept + carts));
+    assert_eq!(rows(&run.join("rejected/source=events"), &["reason"]).len() as u64, carts);
 }
