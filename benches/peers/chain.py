@@ -93,10 +93,9 @@ def main():
         table["weight"].to_numpy(),
         (table["user_idx"].to_numpy(), table["item_idx"].to_numpy()),
     ))
-    by_index = lambda name, idx: pa.table({"id": table[name], "idx": table[idx]}).group_by("idx").aggregate(
-        [("id", "min")]
-    ).sort_by("idx")["id_min"].combine_chunks()
-    user_ids, item_ids = by_index("user_id", "user_idx"), by_index("item_id", "item_idx")
+    user_ids, item_ids = (
+        pq.read_table(f"{pairs}.{name}")[name].combine_chunks() for name in ("user_id", "item_id")
+    )
     step("aggregate")
 
     content = None

@@ -60,14 +60,15 @@ def clean_by_duckdb(shop, events, pairs):
         ) to '{pairs}.cleaned' (format parquet, compression zstd);
         copy (
             select user_idx, item_idx, sum(case event_type {weights} end * pow(2,
-                -epoch((select max(event_time) from read_parquet('{pairs}.cleaned')) - event_time) / 86400 / {HALF_LIFE_DAYS}))::float as weight
+                (epoch_us(event_time) - (select epoch_us(max(event_time)) from read_parquet('{pairs}.cleaned')))
+                / 86400e6 / {HALF_LIFE_DAYS}))::float as weight
             from read_parquet('{pairs}.cleaned') where item_idx is not null group by user_idx, item_idx order by user_idx, item_idx
         ) to '{pairs}' (format parquet, compression zstd);
     """)
 
 
 def aggregate(lib, shop, pairs):
-    """Events to weighted pairs of users and items with dense indices by ascending id, and the ids."""
+    """Events to weighted pairs of users and items with dense indices by ascending id, and the ids, in files."""
     events = f"{shop}/events/**/*.parquet"
     seconds = time.perf_counter()
     if lib == "duckdb":
@@ -76,24 +77,27 @@ def aggregate(lib, shop, pairs):
         weights = " ".join(f"when '{name}' then {weight}" for name, weight in WEIGHTS.items())
         connection = duckdb.connect()
         connection.execute(f"set threads = {THREADS}; set timezone = 'UTC'; set preserve_insertion_order = false")
+        kept = f"user_id is not null and item_id is not null and event_type in {tuple(WEIGHTS)}"
+        last = connection.execute(f"select epoch_us(max(event_time)) from read_parquet('{events}') where {kept}")
+        last = last.fetchone()[0]
         connection.execute(f"""
+            create temp table weighed as
+                select user_id, item_id, sum(case event_type {weights} end * pow(2,
+                    (epoch_us(event_time) - {last}) / 86400e6 / {HALF_LIFE_DAYS}
+                )) as weight
+                from read_parquet('{events}') where {kept} group by user_id, item_id;
+            create temp table user_ids as
+                select user_id, (row_number() over (order by user_id) - 1)::uinteger as user_idx
+                from (select distinct user_id from weighed);
+            create temp table item_ids as
+                select item_id, (row_number() over (order by item_id) - 1)::uinteger as item_idx
+                from (select distinct item_id from weighed);
             copy (
-                with kept as (
-                    select user_id, item_id, case event_type {weights} end as type_weight, event_time
-                    from read_parquet('{events}')
-                    where user_id is not null and item_id is not null and event_type in {tuple(WEIGHTS)}
-                ),
-                weighed as (
-                    select user_id, item_id, sum(type_weight * pow(2,
-                        -epoch((select max(event_time) from kept) - event_time) / 86400 / {HALF_LIFE_DAYS}
-                    )) as weight
-                    from kept group by user_id, item_id
-                )
-                select
-                    user_id, item_id, (dense_rank() over (order by user_id) - 1)::uinteger as user_idx,
-                    (dense_rank() over (order by item_id) - 1)::uinteger as item_idx, weight::float as weight
-                from weighed order by user_idx, item_idx
-            ) to '{pairs}' (format parquet, compression zstd)
+                select user_idx, item_idx, weight::float as weight
+                from weighed join user_ids using (user_id) join item_ids using (item_id) order by user_idx, item_idx
+            ) to '{pairs}' (format parquet, compression zstd);
+            copy (select user_id from user_ids order by user_idx) to '{pairs}.user_id' (format parquet);
+            copy (select item_id from item_ids order by item_idx) to '{pairs}.item_id' (format parquet);
         """)
     elif lib == "duckdb-clean":
         clean_by_duckdb(shop, events, pairs)
@@ -106,11 +110,15 @@ def aggregate(lib, shop, pairs):
         days = (pl.col("event_time").max() - pl.col("event_time")).dt.total_microseconds() / 86_400e6
         weight = pl.col("event_type").replace_strict(WEIGHTS, return_dtype=pl.Float64) * 2.0 ** (-days / HALF_LIFE_DAYS)
         dense = lambda name: (pl.col(name).rank("dense") - 1).cast(pl.UInt32)
-        (
+        weighed = (
             kept.with_columns(weight=weight).group_by("user_id", "item_id").agg(pl.col("weight").sum())
             .with_columns(user_idx=dense("user_id"), item_idx=dense("item_id"), weight=pl.col("weight").cast(pl.Float32))
-            .sort("user_idx", "item_idx").collect(engine="streaming").write_parquet(pairs, compression="zstd")
+            .sort("user_idx", "item_idx").collect(engine="streaming")
         )
+        weighed.select("user_idx", "item_idx", "weight").write_parquet(pairs, compression="zstd")
+        for name in ("user", "item"):
+            ids = weighed.select(f"{name}_id", f"{name}_idx").unique().sort(f"{name}_idx")
+            ids.select(f"{name}_id").write_parquet(f"{pairs}.{name}_id")
     seconds = time.perf_counter() - seconds
     import pyarrow.parquet as pq
 
