@@ -27,13 +27,19 @@ WEIGHTS = {"view": 1.0, "click": 2.0, "cart": 4.0, "purchase": 8.0}
 HALF_LIFE_DAYS = 30.0
 
 
+def weight_by_duckdb(last):
+    """An event's weight in SQL, as old as it is at a moment in microseconds."""
+    weights = " ".join(f"when '{name}' then {weight}" for name, weight in WEIGHTS.items())
+    return f"case event_type {weights} end * pow(2, (epoch_us(event_time) - {last}) / 86400e6 / {HALF_LIFE_DAYS})"
+
+
 def clean_by_duckdb(shop, events, pairs):
     """The same with what our stage does before: faulty rows are rejected with a reason and kept, users with too many
     events a day are taken for bots, searches are normalised, equal rows count once, and the cleaned events lie in a
     file by user and time, which pairs are made from."""
     import duckdb
 
-    weights = " ".join(f"when '{name}' then {weight}" for name, weight in WEIGHTS.items())
+    last = f"(select epoch_us(max(event_time)) from read_parquet('{pairs}.cleaned'))"
     connection = duckdb.connect()
     connection.execute(f"""
         set threads = {THREADS}; set timezone = 'UTC'; set preserve_insertion_order = false;
@@ -59,9 +65,7 @@ def clean_by_duckdb(shop, events, pairs):
             order by user_idx, event_time, event_type, item_idx, normalised, quantity, price, session_id
         ) to '{pairs}.cleaned' (format parquet, compression zstd);
         copy (
-            select user_idx, item_idx, sum(case event_type {weights} end * pow(2,
-                (epoch_us(event_time) - (select epoch_us(max(event_time)) from read_parquet('{pairs}.cleaned')))
-                / 86400e6 / {HALF_LIFE_DAYS}))::float as weight
+            select user_idx, item_idx, sum({weight_by_duckdb(last)})::float as weight
             from read_parquet('{pairs}.cleaned') where item_idx is not null group by user_idx, item_idx order by user_idx, item_idx
         ) to '{pairs}' (format parquet, compression zstd);
     """)
@@ -74,7 +78,6 @@ def aggregate(lib, shop, pairs):
     if lib == "duckdb":
         import duckdb
 
-        weights = " ".join(f"when '{name}' then {weight}" for name, weight in WEIGHTS.items())
         connection = duckdb.connect()
         connection.execute(f"set threads = {THREADS}; set timezone = 'UTC'; set preserve_insertion_order = false")
         kept = f"user_id is not null and item_id is not null and event_type in {tuple(WEIGHTS)}"
@@ -82,9 +85,7 @@ def aggregate(lib, shop, pairs):
         last = last.fetchone()[0]
         connection.execute(f"""
             create temp table weighed as
-                select user_id, item_id, sum(case event_type {weights} end * pow(2,
-                    (epoch_us(event_time) - {last}) / 86400e6 / {HALF_LIFE_DAYS}
-                )) as weight
+                select user_id, item_id, sum({weight_by_duckdb(last)}) as weight
                 from read_parquet('{events}') where {kept} group by user_id, item_id;
             create temp table user_ids as
                 select user_id, (row_number() over (order by user_id) - 1)::uinteger as user_idx

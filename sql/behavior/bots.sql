@@ -1,5 +1,5 @@
--- Users who are programs: an id that says so, or more events on some day than a person makes, up to the run date. Days are
--- counted of those alone who have as many events in all.
+-- Users who are programs: an id that says so, or more events on some day than a person makes, up to the run date.
+-- Days are counted of those alone who have as many events in all.
 WITH candidates AS (
     SELECT user_id, sum(n_events) AS n_events
     FROM tallies

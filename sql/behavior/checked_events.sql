@@ -1,6 +1,5 @@
 -- Every event as it was read and judged, those of programs among the faulty ones. Both `reason` and `exclusion` are null
--- for an event that counts. It says of no other event that it is faulty than `judged_events` does, which events are counted
--- by.
+-- for an event that counts. Other reasons belong into `judged_events`, by which events are counted.
 SELECT
     judged_events.* EXCEPT (reason),
     CASE

@@ -1,5 +1,5 @@
--- The events counted, in one pass over them, by what was wrong with them, by user and by search. The next statements are
--- made from it; duplicates are counted later. Of who has not agreed nothing is kept but how many events there are.
+-- The events counted, in one pass over them, by what was wrong with them, by user and by search. The next statements
+-- are made from it; duplicates are counted later. Of who has not agreed nothing is kept but how many events there are.
 SELECT
     reason, exclusion,
     CASE WHEN exclusion IS DISTINCT FROM 'no_consent' THEN user_id END          AS user_id,

@@ -206,7 +206,7 @@ pub fn aggregate(
     let judged = [run_end.clone(), history_start, ("reject_later", reject_later)];
     run.view("judged_events", &judged)?;
     run.table("tallies", &[])?;
-    let n_bots = run.table(
+    run.table(
         "bots",
         &[
             run_end,
@@ -214,10 +214,6 @@ pub fn aggregate(
             ("bot_pattern", Param::Text(config.bot_pattern.clone())),
         ],
     )?;
-    if n_bots == 0 {
-        // A table that is known to be empty is not joined with.
-        lake.define("bots", "SELECT user_id FROM events WHERE FALSE", &[])?;
-    }
     run.view("checked_events", &judged)?;
     run.view("outcomes", &[])?;
     run.count(&mut facts)?;
@@ -383,6 +379,11 @@ impl Run<'_> {
         let path = folder.join(format!("{statement}.parquet"));
         let rows = self.lake.write(statement, self.statements.text(statement), params, &path, readers)?;
         self.lake.register_file(statement, &path)?;
+        if rows == 0 {
+            // What the engine knows to be empty it does not join with; of a file it does not know.
+            let nothing = format!("SELECT * FROM {statement} WHERE FALSE");
+            self.lake.define(statement, &nothing, &[])?;
+        }
         self.step(statement);
         Ok(rows)
     }

@@ -316,8 +316,7 @@ pub(super) fn pool(states: &Tensor, texts: &Texts, first_token: bool) -> Result<
                 pooled.iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
             }
         }
-        let norm = pooled.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>().sqrt();
-        pooled.iter_mut().for_each(|value| *value = (f64::from(*value) / norm.max(1e-12)) as f32);
+        super::make_unit(pooled);
     }
     Tensor::from_vec(pooled, (texts.lengths.len(), width), &Device::Cpu)
 }

@@ -6,13 +6,12 @@ use chrono::{NaiveDate, Utc};
 
 use crate::error::Error;
 use crate::job::Job;
-use crate::matrix::kernels::Precision;
-use crate::publish::{self, InputFile, Listed, Manifest, Run, StageRecord, State};
+use crate::publish::{self, InputFile, Listed, Manifest, Run, State};
 
 use super::Event;
 use super::check::Inputs;
 use super::lists::IdColumn;
-use super::roofline::{self, By};
+use super::roofline;
 use super::stages::Night;
 
 /// Which stage makes which published table.
@@ -94,17 +93,7 @@ impl Night<'_> {
         }
         let stages = self.manifest.stages.iter().map(|stage| stage.cost.peak_memory_bytes);
         self.manifest.peak_memory_bytes = stages.fold(peak_memory_bytes(), u64::max);
-        let multiplied = |stage: &&StageRecord| {
-            stage.reused_from.is_none() && self.manifest.facts[&stage.name]["flops"].is_number()
-        };
-        let by = |stage: &StageRecord| By::of(&self.manifest.facts[&stage.name]);
-        let ways: Vec<By> = self.manifest.stages.iter().filter(multiplied).map(by).collect();
-        if !ways.is_empty() {
-            self.manifest.peak_flops = roofline::peak_flops(Precision::F32);
-        }
-        if ways.contains(&By::Bf16) {
-            self.manifest.peak_bf16_flops = roofline::peak_flops(Precision::Bf16);
-        }
+        roofline::measure(&mut self.manifest);
         self.tell_of_clear_ids()?;
         self.manifest.finished_at = Utc::now().to_rfc3339();
         self.manifest.state = state;

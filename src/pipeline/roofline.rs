@@ -3,8 +3,8 @@
 //! The peak is measured on the spot: this crate's own product of matrices in f32, on all threads, the best of some
 //! spans of ten milliseconds, since other programs take their part of most; in bf16 where a stage multiplied so; and
 //! a GPU's is what a large product in the model's precision comes to there. What a stage computes is counted from
-//! shapes, at what the textbook takes (retrieval: every pair's inner product, pruned or not), and its time is all of its time, reading and writing
-//! included.
+//! shapes, at what the textbook takes (retrieval: every pair's inner product, pruned or not), and its time is all of
+//! its time, reading and writing included.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -12,15 +12,33 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::matrix::kernels::{Precision, Then, Weights};
-use crate::publish::Manifest;
+use crate::publish::{Manifest, StageRecord};
 
 const SPAN: Duration = Duration::from_millis(10);
 const SPANS: usize = 8;
 /// Rows, inputs and outputs of the product: whole register tiles, and all of it in a second-level cache.
 const WIDTH: usize = 384;
 
+/// Measures the peaks of all ways in which stages of a run multiplied.
+pub(super) fn measure(manifest: &mut Manifest) {
+    let ways: Vec<By> = multiplied(manifest).map(|(_, facts)| By::of(facts)).collect();
+    if !ways.is_empty() {
+        manifest.peak_flops = peak_flops(Precision::F32);
+    }
+    if ways.contains(&By::Bf16) {
+        manifest.peak_bf16_flops = peak_flops(Precision::Bf16);
+    }
+}
+
+/// The stages of a run, and what they found, that say what they computed.
+fn multiplied(manifest: &Manifest) -> impl Iterator<Item = (&StageRecord, &Value)> {
+    let did = manifest.stages.iter().filter(|stage| stage.reused_from.is_none());
+    let with_facts = did.filter_map(|stage| Some((stage, manifest.facts.get(&stage.name)?)));
+    with_facts.filter(|(_, facts)| facts["flops"].is_number())
+}
+
 /// Products' operations a second.
-pub(super) fn peak_flops(precision: Precision) -> f64 {
+fn peak_flops(precision: Precision) -> f64 {
     let weights = Weights::new(&vec![0.5; WIDTH * WIDTH], &[0.0; WIDTH], precision);
     let rates = rayon::broadcast(|_| {
         let (inputs, mut outputs) = (vec![0.5; WIDTH * WIDTH], vec![0.0; WIDTH * WIDTH]);
@@ -62,7 +80,7 @@ pub(super) enum By {
 
 impl By {
     /// How a stage multiplied that found these facts.
-    pub(super) fn of(facts: &Value) -> Self {
+    fn of(facts: &Value) -> Self {
         if facts["device_flops"].is_number() {
             Self::Gpu
         } else if facts["products"] == "bf16" {
@@ -75,9 +93,8 @@ impl By {
 
 /// The share of the peak that each stage of a run came to, of those that say what they computed.
 pub(super) fn shares(manifest: &Manifest) -> Vec<Share<'_>> {
-    let did = manifest.stages.iter().filter(|stage| stage.reused_from.is_none() && stage.elapsed_ms > 0);
-    let share = did.filter_map(|stage| {
-        let facts = manifest.facts.get(&stage.name)?;
+    let timed = multiplied(manifest).filter(|(stage, _)| stage.elapsed_ms > 0);
+    let share = timed.filter_map(|(stage, facts)| {
         let flops = facts["flops"].as_f64().filter(|flops| *flops > 0.0)?;
         let by = By::of(facts);
         let peak = match by {

@@ -1,7 +1,7 @@
-//! AMX for machines that lack it, so that its kernel is tested wherever there is AVX512-BF16: a processor without these instructions raises an
-//! illegal-instruction signal for each, whose handler does here what the manual says that it does, on this thread's own
-//! tiles, and steps over it (Intel 64 and IA-32 Architectures Software Developer's Manual, volume 2). Far too slow for
-//! anything but tests.
+//! AMX for machines that lack it, so that its kernel is tested wherever there is AVX512-BF16: a processor without these
+//! instructions raises an illegal-instruction signal for each, whose handler does here what the manual says that it
+//! does, on this thread's own tiles, and steps over it (Intel 64 and IA-32 Architectures Software Developer's Manual,
+//! volume 2). Far too slow for anything but tests.
 
 #![allow(unsafe_code)]
 

@@ -1,9 +1,9 @@
 //! Layers of bf16 by AMX: an instruction multiplies 32 inputs of sixteen rows by as many of sixteen outputs.
 //!
 //! A tile is sixteen lines of 64 bytes. Of inputs a line is a row's 32; of weights it is two inputs of sixteen outputs,
-//! of sums a row's sixteen. A step of the loop reads two tiles of inputs and two of weights, and adds their four products
-//! to four tiles of sums: a read a product, half of what the multiplier takes
-//! (Intel 64 and IA-32 Architectures Optimization Reference Manual, chapter on AMX).
+//! of sums a row's sixteen. A step of the loop reads two tiles of inputs and two of weights, and adds their four
+//! products to four tiles of sums: a read a product, which takes half as long as that (Intel 64 and IA-32
+//! Architectures Optimization Reference Manual, chapter on AMX).
 //!
 //! The processor has denormals count as nothing here.
 
