@@ -11,11 +11,20 @@ const USER_EXPONENT: f64 = 0.75;
 
 /// `D^-α X' U^-¾ X D^-β` without its diagonal.
 pub(super) fn walk(by_user: &Csr, by_item: &Csr, config: &Config) -> Csr {
-    let per_user = |user: usize| (by_user.row(user).0.len() as f64).powf(-USER_EXPONENT);
-    let degree = |item: usize| by_item.row(item).0.len() as f64;
-    shared(by_user, by_item, config.kept, per_user, |item, other, weight| {
-        weight / (degree(item).powf(config.walk_alpha) * degree(other).powf(config.walk_beta))
-    })
+    let of_users = powers(by_user, -USER_EXPONENT);
+    let (from, to) = (powers(by_item, config.walk_alpha), powers(by_item, config.walk_beta));
+    shared(
+        by_user,
+        by_item,
+        config.kept,
+        |user| of_users[user],
+        |item, other, weight| weight / (from[item] * to[other]),
+    )
+}
+
+/// Of each row its number of entries to a power.
+fn powers(rows: &Csr, exponent: f64) -> Vec<f64> {
+    (0..rows.n_rows()).map(|row| (rows.row(row).0.len() as f64).powf(exponent)).collect()
 }
 
 /// Cosines of items' columns, shrunk by their support, without the diagonal.
@@ -40,8 +49,8 @@ pub(super) fn shared(
 ) -> Csr {
     let n_items = by_user.n_cols();
     let rows = (0..n_items).into_par_iter().map_init(
-        || (vec![0f64; n_items], Vec::<u32>::new()),
-        |(sums, touched), item| {
+        || (vec![0f64; n_items], Vec::<u32>::new(), Vec::new()),
+        |(sums, touched, row), item| {
             for user in by_item.row(item).0 {
                 let weight = per_user(*user as usize);
                 if weight == 0.0 {
@@ -55,7 +64,7 @@ pub(super) fn shared(
                     *sum += weight;
                 }
             }
-            let mut row = Vec::with_capacity(touched.len());
+            row.clear();
             for other in touched.drain(..) {
                 let sum = std::mem::take(&mut sums[other as usize]);
                 if other as usize != item {

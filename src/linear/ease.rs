@@ -44,16 +44,19 @@ pub(super) fn fit(by_user: &Csr, by_item: &Csr, weights: &[f64], (kept, lambda):
     });
     negative_inverse(&mut gram, n);
     let value = |i: usize, j: usize| if i >= j { gram[i * n + j] } else { gram[j * n + i] };
-    let rows = (0..n_items).into_par_iter().map(|item| {
+    let rows = (0..n_items).into_par_iter().map_init(Vec::new, |row, item| {
         let at = place[item];
         if at == u32::MAX {
             return Vec::new();
         }
-        let row = known.iter().enumerate().filter(|(other, _)| *other != at as usize).map(|(other, id)| {
-            // Both carry the sweep's minus, which cancels.
-            (*id, (-value(at as usize, other) / value(other, other)) as f32)
-        });
-        prune(row.collect(), kept)
+        let others =
+            known.iter().enumerate().filter(|(other, _)| *other != at as usize).map(|(other, id)| {
+                // Both carry the sweep's minus, which cancels.
+                (*id, (-value(at as usize, other) / value(other, other)) as f32)
+            });
+        row.clear();
+        row.extend(others);
+        prune(row, kept)
     });
     Csr::from_rows(n_items, rows.collect())
 }

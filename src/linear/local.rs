@@ -19,9 +19,9 @@ pub(super) fn fit(by_item: &Csr, cosine: &Csr, weights: &[f64], (n_neighbours, l
         || Scratch::new(weights.len()),
         |scratch, item| {
             let (others, cosines) = cosine.row(item);
-            let nearest = others.iter().copied().zip(cosines.iter().copied()).collect();
+            let mut nearest = others.iter().copied().zip(cosines.iter().copied()).collect();
             let neighbours: Vec<u32> =
-                prune(nearest, n_neighbours).into_iter().map(|entry| entry.0).collect();
+                prune(&mut nearest, n_neighbours).into_iter().map(|entry| entry.0).collect();
             if neighbours.is_empty() {
                 return Vec::new();
             }

@@ -315,13 +315,13 @@ impl Config {
     }
 }
 
-/// The `kept` entries of the largest magnitude, by ascending column; of equals the smaller columns.
-fn prune(mut row: Vec<(u32, f32)>, kept: usize) -> Vec<(u32, f32)> {
+/// The `kept` entries of the largest magnitude, by ascending column; of equals the smaller columns. They are copied: rows
+/// that are cut where they lie leave holes that no row after them fits into.
+fn prune(row: &mut Vec<(u32, f32)>, kept: usize) -> Vec<(u32, f32)> {
     if row.len() > kept {
         row.select_nth_unstable_by(kept, |a, b| b.1.abs().total_cmp(&a.1.abs()).then(a.0.cmp(&b.0)));
         row.truncate(kept);
     }
     row.sort_unstable_by_key(|entry| entry.0);
-    row.shrink_to_fit();
-    row
+    row.as_slice().to_vec()
 }

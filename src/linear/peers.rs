@@ -35,14 +35,30 @@ pub(super) fn fit(by_user: &Csr, by_item: &Csr, config: &Config) -> (Csr, Csr) {
     (neighbours, Csr::from_rows(n_items, items.collect()))
 }
 
-/// The most users that an item may have to be looked at.
+/// The most users that an item may have to be looked at: of items with as many, all or none.
 fn most_users(by_item: &Csr) -> usize {
     let mut counts: Vec<usize> = (0..by_item.n_rows()).map(|item| by_item.row(item).0.len()).collect();
     counts.sort_unstable();
     let mut pairs = 0.0;
-    let fits = |n: &&usize| {
-        pairs += (**n as f64).powi(2);
+    let alike = counts.chunk_by(|a, b| a == b);
+    let fits = |alike: &&[usize]| {
+        pairs += alike.iter().map(|n| (*n as f64).powi(2)).sum::<f64>();
         pairs <= MOST_PAIRS
     };
-    counts.iter().take_while(fits).last().copied().unwrap_or(0)
+    alike.take_while(fits).last().map_or(0, |alike| alike[0])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn items_of_as_many_users_are_looked_at_all_or_none() {
+        // Five items of 30,000 users are 4.5 thousand million pairs, more than the most.
+        let rows = |n: usize, users: u32| vec![(0..users).map(|user| (user, 1.0)).collect::<Vec<_>>(); n];
+        let by_item = Csr::from_rows(30_000, [rows(5, 30_000), rows(3, 20)].concat());
+        assert_eq!(most_users(&by_item), 20);
+        let by_item = Csr::from_rows(30_000, [rows(4, 30_000), rows(3, 20)].concat());
+        assert_eq!(most_users(&by_item), 30_000);
+    }
 }

@@ -31,8 +31,8 @@ pub(super) fn fit(by_user: &Csr, by_item: &Csr, steps: &[u32], config: &Config) 
         .collect();
     let kept = config.kept;
     let rows = (0..n_items).into_par_iter().map_init(
-        || (vec![0f64; n_items], Vec::<u32>::new()),
-        |(sums, touched), item| {
+        || (vec![0f64; n_items], Vec::<u32>::new(), Vec::new()),
+        |(sums, touched, row), item| {
             orders.around(by_item, item as u32, config.sequence_steps, |other, counts, is_later| {
                 let sum = &mut sums[other as usize];
                 if *sum == 0.0 {
@@ -40,11 +40,12 @@ pub(super) fn fit(by_user: &Csr, by_item: &Csr, steps: &[u32], config: &Config) 
                 }
                 *sum += if is_later { counts } else { BACKWARDS * counts };
             });
-            let row = touched.drain(..).map(|other| {
+            row.clear();
+            row.extend(touched.drain(..).map(|other| {
                 let sum = std::mem::take(&mut sums[other as usize]);
                 (other, (sum / (totals[item].0 * totals[other as usize].1).sqrt()) as f32)
-            });
-            prune(row.collect(), kept)
+            }));
+            prune(row, kept)
         },
     );
     Csr::from_rows(n_items, rows.collect())

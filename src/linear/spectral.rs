@@ -9,6 +9,8 @@ use super::Error;
 
 /// Rows a task multiplies.
 const ROWS: usize = 512;
+/// Partial sums of a Gram matrix, at most.
+const PARTS: usize = 32;
 /// How strongly users of many items are held back. Less than the symmetric ½: they span more of the space.
 const USER_EXPONENT: f64 = 0.4;
 
@@ -29,10 +31,19 @@ pub(super) fn fit(
     let item_scale: Vec<f64> = (0..n_items).map(|item| power(by_item.row(item).0.len(), 0.5)).collect();
     let mut q = start(n_items, rank, seed);
     for _ in 0..iterations.max(1) {
-        orthonormalize(&mut q, rank)?;
-        let users = multiply(by_user, &user_scale, &item_scale, &q, rank);
+        // Vectors of either side span the same in the end; those of the shorter are made orthonormal on the way.
+        if n_items <= n_users {
+            orthonormalize(&mut q, rank)?;
+        }
+        let mut users = multiply(by_user, &user_scale, &item_scale, &q, rank);
+        if n_users < n_items {
+            orthonormalize(&mut users, rank)?;
+        }
+        // Two of them at a time would be the most memory that the room takes.
+        drop(q);
         q = multiply(by_item, &item_scale, &user_scale, &users, rank);
     }
+    orthonormalize(&mut q, rank)?;
     orthonormalize(&mut q, rank)?;
     let scaled = |scale: &dyn Fn(f64) -> f64| {
         let values = q
@@ -72,37 +83,37 @@ fn multiply(rows: &Csr, left: &[f64], right: &[f64], x: &[f64], rank: usize) -> 
     product
 }
 
-/// Makes the columns orthonormal by Cholesky's factor of their Gram matrix, twice: once leaves an error
-/// of the condition squared ("CholeskyQR2": Yamamoto et al., 2015).
-fn orthonormalize(q: &mut Vec<f64>, rank: usize) -> Result<(), Error> {
-    for _ in 0..2 {
-        let partial: Vec<Vec<f64>> = q
-            .par_chunks(ROWS * rank)
-            .map(|rows| {
-                let n_rows = rows.len() / rank;
-                let mut gram = vec![0f64; rank * rank];
-                let rows = View::new(rows, n_rows, rank, rank);
-                add_product(&mut ViewMut::new(&mut gram, rank, rank, rank), 1.0, rows.transposed(), rows);
-                gram
-            })
-            .collect();
-        let mut gram = vec![0f64; rank * rank];
-        for part in partial {
-            gram.iter_mut().zip(part).for_each(|(sum, value)| *sum += value);
-        }
-        let inverse = inverse_factor(gram, rank).ok_or(Error::NotFinite { model: "spectral" })?;
-        let mut next = vec![0f64; q.len()];
-        next.par_chunks_mut(ROWS * rank).zip(q.par_chunks(ROWS * rank)).for_each(|(target, rows)| {
+/// Makes the columns nearly orthonormal by Cholesky's factor of their Gram matrix, which leaves an error of the
+/// condition squared; done twice, an error of rounding ("CholeskyQR2": Yamamoto et al., 2015).
+fn orthonormalize(q: &mut [f64], rank: usize) -> Result<(), Error> {
+    let rows_a_part = ROWS.max((q.len() / rank).div_ceil(PARTS));
+    let partial: Vec<Vec<f64>> = q
+        .par_chunks(rows_a_part * rank)
+        .map(|rows| {
             let n_rows = rows.len() / rank;
-            add_product(
-                &mut ViewMut::new(target, n_rows, rank, rank),
-                1.0,
-                View::new(rows, n_rows, rank, rank),
-                View::new(&inverse, rank, rank, rank).transposed(),
-            );
-        });
-        *q = next;
+            let mut gram = vec![0f64; rank * rank];
+            let rows = View::new(rows, n_rows, rank, rank);
+            add_product(&mut ViewMut::new(&mut gram, rank, rank, rank), 1.0, rows.transposed(), rows);
+            gram
+        })
+        .collect();
+    let mut gram = vec![0f64; rank * rank];
+    for part in partial {
+        gram.iter_mut().zip(part).for_each(|(sum, value)| *sum += value);
     }
+    let inverse = inverse_factor(gram, rank).ok_or(Error::NotFinite { model: "spectral" })?;
+    q.par_chunks_mut(ROWS * rank).for_each_init(Vec::new, |scratch, rows| {
+        let n_rows = rows.len() / rank;
+        scratch.clear();
+        scratch.resize(rows.len(), 0.0);
+        add_product(
+            &mut ViewMut::new(scratch, n_rows, rank, rank),
+            1.0,
+            View::new(rows, n_rows, rank, rank),
+            View::new(&inverse, rank, rank, rank).transposed(),
+        );
+        rows.copy_from_slice(scratch);
+    });
     Ok(())
 }
 

@@ -304,3 +304,11 @@ fn rows_keep_their_largest_magnitudes_and_results_do_not_depend_on_threads() {
         assert!(left_out.into_iter().all(|col| row[col].abs() <= f64::from(smallest)));
     }
 }
+
+#[test]
+fn a_row_takes_no_more_room_than_what_is_kept_of_it() {
+    let mut row: Vec<(u32, f32)> = (0..1000).map(|at| (999 - at, at as f32)).collect();
+    let kept = prune(&mut row, 3);
+    assert_eq!(kept, [(0, 999.0), (1, 998.0), (2, 997.0)]);
+    assert_eq!(kept.capacity(), 3);
+}
