@@ -1,6 +1,6 @@
 //! The publish stage: tables into place, a last look at every list, the page, manifest, `CURRENT`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use chrono::{NaiveDate, Utc};
 
@@ -206,20 +206,15 @@ impl Night<'_> {
 }
 
 /// Ids as text to their position.
-struct Places {
-    sorted: Vec<(String, usize)>,
-}
+struct Places(HashMap<String, usize>);
 
 impl Places {
     fn new(ids: &IdColumn) -> Self {
-        let mut sorted: Vec<(String, usize)> = (0..ids.len()).map(|at| (ids.text(at), at)).collect();
-        sorted.sort();
-        Self { sorted }
+        Self((0..ids.len()).map(|at| (ids.text(at), at)).collect())
     }
 
     fn of(&self, id: &str) -> Option<usize> {
-        let found = self.sorted.binary_search_by(|entry| entry.0.as_str().cmp(id));
-        found.ok().map(|at| self.sorted[at].1)
+        self.0.get(id).copied()
     }
 }
 
