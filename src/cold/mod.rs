@@ -125,6 +125,11 @@ impl Heirs {
         self.to.row(item as usize)
     }
 
+    /// The items that a cold item takes after, and which share of the score of each it has.
+    pub fn takes_after(&self, item: u32) -> (&[u32], &[f32]) {
+        self.from.row(item as usize)
+    }
+
     /// What an item of the history gives cold items beside those shares.
     pub fn own(&self) -> &Csr {
         &self.own
@@ -132,7 +137,7 @@ impl Heirs {
 
     /// What the model's row gives an item, by itself or through its look-alikes.
     pub fn value(&self, model: &Csr, row: u32, item: u32) -> f32 {
-        let (others, shares) = self.from.row(item as usize);
+        let (others, shares) = self.takes_after(item);
         let inherited = others.iter().zip(shares).map(|(other, share)| share * model.value(row, *other));
         let own = if self.own.n_rows() > 0 { self.own.value(row, item) } else { 0.0 };
         model.value(row, item) + inherited.sum::<f32>() + own

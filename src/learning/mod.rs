@@ -108,19 +108,25 @@ pub struct Gain {
     pub mean: f64,
     /// Its standard error.
     pub error: f64,
+    /// How many users these are.
+    pub users: usize,
 }
+
+/// Users of whom a mean has the error that the central limit theorem says; what fewer say may be chance.
+pub const ENOUGH_USERS: usize = 30;
 
 impl Gain {
     /// Of each user's own gain.
     pub fn of(users: &[f64]) -> Self {
         let (n, mean) = (users.len() as f64, mean(users));
         let variance = users.iter().map(|gain| (gain - mean).powi(2)).sum::<f64>() / (n - 1.0).max(1.0);
-        Self { mean, error: (variance / n.max(1.0)).sqrt() }
+        Self { mean, error: (variance / n.max(1.0)).sqrt(), users: users.len() }
     }
 
-    /// Whether it is more than twice its own error: chance does that once in forty times.
+    /// Whether it is more than twice its own error, which chance does once in forty times, and that of enough users
+    /// to know its error.
     pub fn is_clear(&self) -> bool {
-        self.mean > 2.0 * self.error
+        self.users >= ENOUGH_USERS && self.mean > 2.0 * self.error
     }
 
     /// The 95 % interval of the mean, by the central limit theorem.

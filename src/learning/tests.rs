@@ -42,6 +42,13 @@ fn ndcg_is_its_definition() {
 }
 
 #[test]
+fn what_few_users_gain_is_not_clear() {
+    assert!(!Gain::of(&[0.5]).is_clear() && !Gain::of(&[0.5; ENOUGH_USERS - 1]).is_clear());
+    assert!(Gain::of(&[0.5; ENOUGH_USERS]).is_clear());
+    assert!(!Gain::of(&[-0.5; ENOUGH_USERS]).is_clear());
+}
+
+#[test]
 fn signals_are_weighed_alike_and_noise_hardly() {
     let learned = learn(&groups(400), 3, &config());
     let weights = &learned.mix.all;

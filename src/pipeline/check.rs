@@ -115,7 +115,7 @@ pub(super) fn inputs(job: &Job) -> Result<Inputs, Error> {
     }
     spec.linear.check()?;
     spec.repeat.check()?;
-    spec.ranking.rules.check()?;
+    spec.ranking.check()?;
     let lake = Lake::open(&lake::Config { threads: 1, memory_bytes: PLANNING_BYTES, spill_dir: None })?;
     if let Some(items) = &items {
         let text = spec.inputs.items.as_ref().and_then(|items| items.text.as_deref());

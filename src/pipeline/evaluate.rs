@@ -11,8 +11,9 @@ use crate::error::Error;
 use crate::evaluation::{self, System};
 use crate::lake;
 use crate::lake::table::{self, Layout};
+use crate::learning;
 use crate::matrix::Csr;
-use crate::ranking::{self, List, Ranked, Source};
+use crate::ranking::{self, List, Scored, Source};
 
 use super::history::{Ids, NO_SEGMENT};
 use super::learned::{self, Learned, Lister, users_at_a_time};
@@ -84,7 +85,10 @@ impl Night<'_> {
             let report = evaluation::report(&metrics, &config.ks).map_err(evaluation::Error::from)?;
             // Those that a key of the job can favour.
             let sources: Vec<&str> = learned.present().iter().map(|source| source.name()).collect();
-            let ahead = evaluation::ahead(&metrics, k, &sources).map_err(evaluation::Error::from)?;
+            let ahead = match users.len() {
+                0..learning::ENOUGH_USERS => None,
+                _ => evaluation::ahead(&metrics, k, &sources).map_err(evaluation::Error::from)?,
+            };
             Ok(Report { facts: json!({ "table": text, "ahead": ahead, "k": k, "report": report, "metrics": headline, "users": users.len(), "users_without_history": n_new, "slices_withheld": withheld }), note })
         })?;
         let facts = &self.done["evaluate"].facts;
@@ -173,7 +177,10 @@ impl Night<'_> {
         let hides_seen = self.hides_seen(self.inputs.test.is_some())?;
         let fused = self.weights()?.mix(&learned.history.segment_names);
         let fallback: Vec<u32> = match config.include_cold {
-            true => popular::list(&learned.history, eligible, top_k).iter().map(|row| row.item).collect(),
+            true => {
+                let rows = popular::list(&learned.history, eligible, shelf, top_k);
+                rows.iter().map(|row| row.item).collect()
+            }
             false => Vec::new(),
         };
         let is_known = |user: u32| learned.knows(user as usize);
@@ -200,9 +207,9 @@ impl Night<'_> {
                 let found = shelf.lists(&mut lister, some, top_k)?;
                 if let Some(calibration) = &calibration {
                     let rows: Vec<List<'_>> = found.iter().map(|list| (&list.0[..], &list.1[..])).collect();
-                    let of = |(row, rank): (&Ranked, usize)| calibration.probability(row.score, rank);
-                    let of_list = |rows: &Vec<Ranked>| rows.iter().zip(1..).map(of).collect();
-                    said.extend(fusion.explain(some, &rows).iter().map(of_list));
+                    let of = |(row, rank): (&Scored, usize)| calibration.probability(row.score, rank);
+                    let of_list = |rows: &Vec<Scored>| rows.iter().zip(1..).map(of).collect();
+                    said.extend(fusion.score(some, &rows).iter().map(of_list));
                 }
                 lists.extend(found.into_iter().map(|list| list.0));
                 let done = systems.len() * known.len() + lists.len();

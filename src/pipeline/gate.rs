@@ -12,6 +12,7 @@ use serde_json::json;
 use crate::error::Error;
 use crate::gate::{self, Compared, Day, Finding, Measured, Metric};
 use crate::lake::{self, Param};
+use crate::learning;
 use crate::publish::{self, Id, Ids, Lists, Manifest, Paired, State};
 
 use super::stages::{Night, Report, end_of_day_us, facts};
@@ -219,13 +220,13 @@ impl Night<'_> {
         Ok(volumes)
     }
 
-    /// A system's NDCG at the first length, over all users.
+    /// A system's NDCG at the first length, over all users, where they are enough to have an interval.
     fn metric(&self, system: &str) -> Result<Option<Metric>, Error> {
         let path = self.folder("evaluate").join("metrics/part.parquet");
         if !path.exists() {
             return Ok(None);
         }
-        let rows = lake::read(&path, &["system", "metric", "k", "slice", "value", "low", "high"])?;
+        let rows = lake::read(&path, &["system", "metric", "k", "slice", "value", "low", "high", "users"])?;
         let text = |column: usize, row: usize| rows.column(column).as_string::<i32>().value(row);
         let number = |column: usize, row: usize| rows.column(column).as_primitive::<Float64Type>().value(row);
         let k = self.job.spec.evaluation.ks.first().copied().unwrap_or(10) as u32;
@@ -236,6 +237,7 @@ impl Night<'_> {
                 && text(3, *row) == "all"
                 && rows.column(5).is_valid(*row)
                 && rows.column(6).is_valid(*row)
+                && rows.column(7).as_primitive::<UInt32Type>().value(*row) >= learning::ENOUGH_USERS as u32
         };
         let found = (0..rows.num_rows()).find(is_asked_for);
         Ok(found.map(|row| Metric {

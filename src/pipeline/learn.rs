@@ -18,8 +18,6 @@ use super::stages::{Night, Report};
 
 /// Values of `linear.recency` that are tried where it is open, beside the usual one.
 const RECENCIES: [f64; 4] = [0.3, 0.5, 0.85, 1.0];
-/// Users who turned to something that a source proposes: with fewer, weights would be chance.
-const LEAST_HIT: usize = 30;
 /// What popularity counts for at least, against the strongest source beside those of own items: it orders what
 /// no other source tells apart.
 const LEAST_POPULARITY: f32 = 1e-3;
@@ -74,7 +72,7 @@ impl Night<'_> {
             }
             let groups = lesson.groups(&learned, proposals.iter())?;
             let n_hit = groups.iter().filter(|group| group.relevant.contains(&true)).count();
-            if n_hit < LEAST_HIT {
+            if n_hit < learning::ENOUGH_USERS {
                 let note = format!("{n_hit} users to learn from, too few: weights are fixed ones");
                 return Ok(Report { facts: json!({ "too_few": n_hit, "recency": recency }), note });
             }
@@ -139,8 +137,9 @@ impl Night<'_> {
         })?;
         if let Some(n_hit) = self.done["learn"].facts["too_few"].as_u64() {
             self.warn(format!(
-                "only {n_hit} users turned to something that any source proposes, fewer than {LEAST_HIT}: weights \
-                 are not learned but fixed; a longer evaluation.test_days, or ranking.weights, mends that"
+                "only {n_hit} users turned to something that any source proposes, fewer than {}: weights \
+                 are not learned but fixed; a longer evaluation.test_days, or ranking.weights, mends that",
+                learning::ENOUGH_USERS
             ));
         }
         Ok(())
@@ -193,9 +192,16 @@ impl Night<'_> {
         if let Some(learned) = weighed(&self.done["learn"].facts)? {
             return Ok(learned);
         }
+        let without = &self.job.spec.ranking.without;
+        let left = |(source, weight): (Source, f32)| {
+            (!without.contains(&source)).then(|| (source.name().to_owned(), weight))
+        };
         let fallback = [(Source::Factors, 1.0), (Source::History, 1.0), (Source::Popularity, 0.1)];
-        let named = fallback.map(|(source, weight)| (source.name().to_owned(), weight));
-        Ok(Weighed { all: Weights::try_from(BTreeMap::from(named))?, segments: none() })
+        let mut all: BTreeMap<String, f32> = fallback.into_iter().filter_map(left).collect();
+        if all.is_empty() {
+            all = Source::weighed().filter_map(|source| left((source, 1.0))).collect();
+        }
+        Ok(Weighed { all: Weights::try_from(all)?, segments: none() })
     }
 
     /// What fused scores are worth as probabilities, where that was learned.
@@ -287,14 +293,15 @@ impl<'a> Lesson<'a> {
             let no_scores: Vec<Vec<f32>> = candidates.iter().map(|items| vec![0.0; items.len()]).collect();
             let lists: Vec<List<'_>> =
                 candidates.iter().zip(&no_scores).map(|(items, scores)| (&items[..], &scores[..])).collect();
-            for (user, rows) in some.iter().zip(all.explain(some, &lists)) {
+            let scored = all.score(some, &lists);
+            for ((user, items), rows) in some.iter().zip(candidates).zip(scored) {
                 let wanted = self.truth.row(*user as usize).0;
                 groups.push(Group {
                     scores: rows
                         .iter()
                         .flat_map(|row| present.iter().map(|source| row.contributions[*source as usize]))
                         .collect(),
-                    relevant: rows.iter().map(|row| wanted.binary_search(&row.item).is_ok()).collect(),
+                    relevant: items.iter().map(|item| wanted.binary_search(item).is_ok()).collect(),
                     n_relevant: wanted.len(),
                     segment: learned.history.segments[*user as usize],
                 });
@@ -310,10 +317,12 @@ impl<'a> Lesson<'a> {
         for some in self.users.chunks(users_at_a_time(self.eligible.len())) {
             let found = lister.lists(some, top_k)?;
             let lists: Vec<List<'_>> = (0..some.len()).map(|at| found.list(at)).collect();
-            for (user, rows) in some.iter().zip(fusion.explain(some, &lists)) {
+            let scored = fusion.score(some, &lists);
+            for ((user, (items, _)), rows) in some.iter().zip(&lists).zip(scored) {
                 let wanted = self.truth.row(*user as usize).0;
-                outcomes.extend(rows.iter().zip(1..).map(|(row, rank)| {
-                    let hit = wanted.binary_search(&row.item).is_ok();
+                let rows = items.iter().zip(rows).zip(1..);
+                outcomes.extend(rows.map(|((item, row), rank)| {
+                    let hit = wanted.binary_search(item).is_ok();
                     Listed { score: row.score, rank, hit }
                 }));
             }

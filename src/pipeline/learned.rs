@@ -14,7 +14,7 @@ use super::learn::Weighed;
 use super::stages::Night;
 
 /// Sparse scores that are in memory at a time, at most, and the bounds of how many users these are of.
-const SCORES_AT_A_TIME: usize = 200_000_000;
+const SCORES_AT_A_TIME: usize = 50_000_000;
 const USERS_AT_A_TIME: RangeInclusive<usize> = 64..=2048;
 
 /// Users whose sparse scores of this many items are in memory at a time.

@@ -10,25 +10,28 @@ use crate::ranking::{N_SOURCES, Ranked, Reason, Source};
 
 use super::history::History;
 use super::lists::{self, IdColumn};
+use super::shelf::Shelf;
 
-/// The list of a user without history: the most popular items, scored `ln(1 + decayed weight)`.
-pub(super) fn list(history: &History, eligible: &[bool], top_k: usize) -> Vec<Ranked> {
+/// The list of a user without history: the most popular items, scored `ln(1 + decayed weight)`, as the job's rules
+/// want lists.
+pub(super) fn list(history: &History, eligible: &[bool], shelf: &Shelf, top_k: usize) -> Vec<Ranked> {
     let weights = weights(history, None);
-    most_popular(&weights, eligible, top_k)
-        .into_iter()
-        .map(|item| {
-            let score = weights[item as usize].ln_1p();
-            let mut contributions = [0.0; N_SOURCES];
-            contributions[Source::Popularity as usize] = score;
-            Ranked {
-                item,
-                score,
-                contributions,
-                strongest: Source::Popularity,
-                reason: Reason::PopularWithAll,
-            }
-        })
-        .collect()
+    let score = |item: u32| weights[item as usize].ln_1p();
+    let pool = most_popular(&weights, eligible, usize::MAX);
+    let scores: Vec<f32> = pool.iter().map(|item| score(*item)).collect();
+    let (items, scores) = shelf.arrange_for_all((&pool, &scores), top_k);
+    let ranked = |(item, given): (u32, f32)| {
+        let own = score(item);
+        let mut contributions = [0.0; N_SOURCES];
+        contributions[Source::Popularity as usize] = own;
+        contributions[Source::Rules as usize] = given - own;
+        let (strongest, reason) = match given > own && shelf.features(item) {
+            true => (Source::Rules, Reason::Featured),
+            false => (Source::Popularity, Reason::PopularWithAll),
+        };
+        Ranked { item, score: given, contributions, strongest, reason }
+    };
+    items.into_iter().zip(scores).map(ranked).collect()
 }
 
 /// One list a user: those of `lists`, in order, for the users who are known, and `popular` for the others.

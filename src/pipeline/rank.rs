@@ -50,7 +50,7 @@ impl Night<'_> {
                 verbs: night.job.spec.behavior.verbs(),
                 segments: learned.history.common_segments(night.job.spec.privacy.min_users),
             };
-            let popular = popular::list(&learned.history, &catalog.eligible, config.top_k.get());
+            let popular = popular::list(&learned.history, &catalog.eligible, &shelf, config.top_k.get());
             let mut writers = BucketWriters::new(folder, night.job.spec.publish.buckets.0);
             let (mut n_rows, mut n_done) = (0, 0);
             let mut lister = Lister::new(&fusion, &learned, &catalog.eligible, config.exclude_seen)?;
@@ -139,15 +139,15 @@ impl Night<'_> {
             let mut rows: Vec<(u32, u32, f32, f32)> = Vec::new();
             let mut lengths = Vec::new();
             for (at, query) in listed.into_iter().enumerate() {
-                let (items, scores) = found.list(at);
-                let (turned_to, strength) = behavior.row(at);
+                // As retrieval makes them.
+                let content = |item: u32| {
+                    let pairs = queries.row(at).iter().zip(vectors.row(item as usize));
+                    pairs.fold(0f32, |sum, (query, item)| query.mul_add(*item, sum))
+                };
+                let behavior = behavior.row(at);
+                let list = of_query(found.list(at), behavior, chance, eligible, content, request.top_k);
                 let before = rows.len();
-                for (item, score) in items.iter().zip(scores) {
-                    let own = turned_to.binary_search(item).map_or(0.0, |at| strength[at]);
-                    if own > 0.0 || *score > chance {
-                        rows.push((query, *item, *score, own));
-                    }
-                }
+                rows.extend(list.into_iter().map(|(item, score, own)| (query, item, score, own)));
                 lengths.push(rows.len() - before);
             }
             lists::batch(
@@ -171,6 +171,32 @@ impl Night<'_> {
         writer.finish().map_err(lake::Error::from)?;
         Ok(n_queries)
     }
+}
+
+/// A search's list of at most `top_k` items, their scores, and what of these is behaviour's: what users turned to after
+/// it, and what resembles its words more than by chance. `found` are the best of all items, best first. What resembles
+/// the words by chance is not listed, so that more of what users turned to may be.
+fn of_query(
+    (items, scores): ranking::List<'_>,
+    (turned_to, strength): (&[u32], &[f32]),
+    chance: f32,
+    eligible: &[bool],
+    content: impl Fn(u32) -> f32,
+    top_k: usize,
+) -> Vec<(u32, f32, f32)> {
+    let own = |item: &u32| turned_to.binary_search(item).map_or(0.0, |at| strength[at]);
+    let found = items.iter().zip(scores).map(|(item, score)| (*item, *score, own(item)));
+    let mut list: Vec<(u32, f32, f32)> = found.filter(|row| row.2 > 0.0 || row.1 > chance).collect();
+    if list.len() < items.len() {
+        let more = turned_to
+            .iter()
+            .zip(strength)
+            .filter(|(item, own)| **own > 0.0 && eligible[**item as usize] && !items.contains(item));
+        list.extend(more.map(|(item, own)| (*item, content(*item) + own, *own)));
+        list.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+        list.truncate(top_k);
+    }
+    list
 }
 
 /// What turns indices into published values.
@@ -318,4 +344,21 @@ fn recommendations(
         ("arm", lists::strings(rows.iter().map(|_| "default"))),
     ]);
     lists::batch(columns, &["reason_item_id"])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_resembles_a_search_by_chance_takes_no_place_of_what_users_turned_to() {
+        let found = ([7u32, 4, 1, 9], [1.0f32, 0.4, 0.12, 0.11]);
+        let (turned_to, strength) = ([2u32, 3, 5, 7], [0.1f32, 0.1, 0.05, 0.9]);
+        let eligible: Vec<bool> = (0..10).map(|item| item != 2).collect();
+        let list = of_query((&found.0, &found.1), (&turned_to, &strength), 0.13, &eligible, |_| -0.02, 4);
+        let expected = [(7, 1.0, 0.9), (4, 0.4, 0.0), (3, 0.1 - 0.02, 0.1), (5, 0.05 - 0.02, 0.05)];
+        assert_eq!(list, expected, "nothing by chance, and nothing that may not be listed");
+        let full = of_query((&found.0, &found.1), (&turned_to, &strength), 0.1, &eligible, |_| 9.0, 4);
+        assert_eq!(full.iter().map(|row| row.0).collect::<Vec<_>>(), found.0, "a list without chance stays");
+    }
 }

@@ -9,7 +9,7 @@ use crate::catalog::Catalog;
 use crate::encoder::Kind;
 use crate::error::Error;
 use crate::matrix::Dense;
-use crate::ranking::{NONE, Rules, Sources, Traits};
+use crate::ranking::{List, NONE, Rules, Sources, Traits};
 use crate::retrieval;
 
 use super::learned::{Learned, Lister};
@@ -92,6 +92,20 @@ impl Shelf {
     pub(super) fn sources<'a>(&'a self, learned: &'a Learned, eligible: &'a [bool]) -> Sources<'a> {
         let (bias, ruled) = (self.bias.as_deref(), self.arranges());
         Sources { bias, ruled, featured: &self.featured, ..learned.sources(eligible) }
+    }
+
+    /// Whether the shop wants an item in lists.
+    pub(super) fn features(&self, item: u32) -> bool {
+        self.featured[item as usize]
+    }
+
+    /// A list for everybody from a pool of all that may be in it, the best first.
+    pub(super) fn arrange_for_all(&self, pool: List<'_>, top_k: usize) -> Listed {
+        if !self.arranges() {
+            let n = top_k.min(pool.0.len());
+            return (pool.0[..n].to_vec(), pool.1[..n].to_vec());
+        }
+        self.rules.arrange(&self.traits(), pool, &self.pins, top_k).into_iter().unzip()
     }
 
     /// Some users' lists, full wherever the catalogue and the rules allow it.

@@ -7,7 +7,23 @@ use crate::matrix::kernels::dot;
 
 use super::fusion::Fusion;
 use super::spread::Spread;
-use super::{Linear, N_SOURCES, Source};
+use super::{Linear, N_SOURCES, Source, Weights};
+
+/// What each source gave to an item of a user's.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Scored {
+    /// The sum of the contributions.
+    pub score: f32,
+    /// What each source gave, in the order of [`Source`]: weight × standard score.
+    pub contributions: [f32; N_SOURCES],
+}
+
+/// A user among those whose lists are looked at.
+struct Placed<'a> {
+    user: usize,
+    query: &'a [f32],
+    constants: [f32; N_SOURCES],
+}
 
 /// One row of a list, explained.
 #[derive(Clone, Debug, PartialEq)]
@@ -66,11 +82,28 @@ const EVIDENCE_ITEMS: usize = 100;
 pub type List<'a> = (&'a [u32], &'a [f32]);
 
 impl Fusion<'_> {
-    /// Explains the items that retrieval found for each user, in their order.
+    /// What each source gave to some items, of each user those of a list, in its order.
     ///
-    /// Contributions sum to the published score. Retrieval's own score lacks the user's constant and
-    /// is summed in another order, so the two differ by it and by rounding.
+    /// Contributions sum to the score. The lists' own scores, which are retrieval's, lack the user's constant and
+    /// are summed in another order, so that the two differ by it and by rounding.
+    pub fn score(&self, users: &[u32], lists: &[List<'_>]) -> Vec<Vec<Scored>> {
+        self.of_each(users, lists, |list, user, spread| self.score_one(list, user, spread))
+    }
+
+    /// The same, with the evidence for each row.
     pub fn explain(&self, users: &[u32], lists: &[List<'_>]) -> Vec<Vec<Ranked>> {
+        self.of_each(users, lists, |list, user, spread| {
+            let scored = self.score_one(list, user, spread);
+            self.give_reasons(list.0, user, scored)
+        })
+    }
+
+    fn of_each<T: Send>(
+        &self,
+        users: &[u32],
+        lists: &[List<'_>],
+        of_one: impl Fn(List<'_>, &Placed<'_>, &mut Spread) -> T + Sync,
+    ) -> Vec<T> {
         let n_items = self.items().n_rows();
         let (queries, constants) = self.vectors(users);
         let pairs = users.par_iter().zip(lists).enumerate();
@@ -78,32 +111,31 @@ impl Fusion<'_> {
             .map_init(
                 || Spread::new(n_items),
                 |spread, (at, (user, list))| {
-                    self.explain_one(*user as usize, *list, (queries.row(at), constants[at]), spread)
+                    let placed =
+                        Placed { user: *user as usize, query: queries.row(at), constants: constants[at] };
+                    of_one(*list, &placed, spread)
                 },
             )
             .collect()
     }
 
-    fn explain_one(
+    fn score_one(
         &self,
-        user: usize,
         (items, retrieved): List<'_>,
-        (query, constants): (&[f32], [f32; N_SOURCES]),
+        &Placed { user, query, constants }: &Placed<'_>,
         spread: &mut Spread,
-    ) -> Vec<Ranked> {
+    ) -> Vec<Scored> {
         let mut contributions = vec![constants; items.len()];
         let mut constant: f32 = constants.iter().sum();
         for (weight, linear) in self.linear(user) {
             spread.apply(linear, user);
             let (mean, scale) = self.standard(spread, weight);
             for (item, contributions) in items.iter().zip(&mut contributions) {
-                contributions[linear.source as usize] = (spread.of(*item) - mean) * scale;
+                contributions[linear.source as usize] = ((f64::from(spread.of(*item)) - mean) * scale) as f32;
             }
-            constant -= mean * scale;
-            spread.drain(|_, _| {});
+            constant -= (mean * scale) as f32;
+            spread.clear();
         }
-        let (seen, weights) = self.sources.history.row(user);
-        let evidence = heaviest_items(seen, weights);
         for (source, weight, own) in self.own(user) {
             let (own, values) = own.row(user);
             for (item, contributions) in items.iter().zip(&mut contributions) {
@@ -113,34 +145,45 @@ impl Fusion<'_> {
             }
         }
         let ruled = self.sources.ruled;
+        let rows = items.iter().zip(retrieved).zip(contributions);
+        rows.map(|((item, retrieved), mut contributions)| {
+            let vector = self.items().row(*item as usize);
+            for part in &self.parts {
+                let (query, vector) = (&query[part.columns.clone()], &vector[part.columns.clone()]);
+                contributions[part.source as usize] += dot::<f32, _>(query, vector);
+            }
+            let score = retrieved + constant;
+            if ruled {
+                // What a rule moved up has more than its sources gave it.
+                contributions[Source::Rules as usize] += score - contributions.iter().sum::<f32>();
+            }
+            Scored { score, contributions }
+        })
+        .collect()
+    }
+
+    fn give_reasons(
+        &self,
+        items: &[u32],
+        &Placed { user, query, .. }: &Placed<'_>,
+        scored: Vec<Scored>,
+    ) -> Vec<Ranked> {
+        let (seen, weights) = self.sources.history.row(user);
+        let evidence = heaviest_items(seen, weights);
         let words = self.parts.iter().find(|part| part.source == Source::Content);
         let knows_words = words.is_some_and(|part| query[part.columns.clone()].iter().any(|x| *x != 0.0));
-        items
-            .iter()
-            .zip(retrieved)
-            .zip(contributions)
-            .map(|((&item, retrieved), mut contributions)| {
-                let vector = self.items().row(item as usize);
-                for part in &self.parts {
-                    let (query, vector) = (&query[part.columns.clone()], &vector[part.columns.clone()]);
-                    contributions[part.source as usize] += dot::<f32, _>(query, vector);
-                }
-                let before = seen.binary_search(&item).ok();
-                let score = retrieved + constant;
-                if ruled {
-                    // What a rule moved up has more than its sources gave it.
-                    contributions[Source::Rules as usize] += score - contributions.iter().sum::<f32>();
-                }
-                let is_featured = self.sources.featured.get(item as usize).copied().unwrap_or(false);
-                let strongest = strongest(&contributions, is_featured);
-                let reason = match before {
-                    Some(_) => Reason::Again,
-                    None if seen.is_empty() && knows_words => Reason::Searched,
-                    None => self.evidence(user, item, strongest, &evidence),
-                };
-                Ranked { item, score, contributions, strongest, reason }
-            })
-            .collect()
+        let rows = items.iter().zip(scored);
+        rows.map(|(&item, Scored { score, contributions })| {
+            let is_featured = self.sources.featured.get(item as usize).copied().unwrap_or(false);
+            let strongest = strongest(&contributions, is_featured, self.weights(user));
+            let reason = match seen.binary_search(&item) {
+                Ok(_) => Reason::Again,
+                Err(_) if seen.is_empty() && knows_words => Reason::Searched,
+                Err(_) => self.evidence(user, item, strongest, &evidence),
+            };
+            Ranked { item, score, contributions, strongest, reason }
+        })
+        .collect()
     }
 
     fn evidence(&self, user: usize, item: u32, strongest: Source, history: &[(u32, f32)]) -> Reason {
@@ -217,16 +260,16 @@ fn best_by_model(linear: &Linear<'_>, item: u32, history: &[(u32, f32)]) -> Opti
     best.map(|(_, item)| item)
 }
 
-/// The source that gave most, of equals the first; the rules only where they want the very item, and do not help it as
-/// one of the long tail, or to make a list diverse.
-fn strongest(contributions: &[f32; N_SOURCES], is_featured: bool) -> Source {
-    let mut strongest = Source::Factors;
-    for source in Source::weighed().chain(is_featured.then_some(Source::Rules)) {
-        if contributions[source as usize] > contributions[strongest as usize] {
-            strongest = source;
-        }
-    }
-    strongest
+/// The source that gave most, of equals the first, of those that gave anything, as one that is switched off does not;
+/// the rules only where they want the very item, and do not help it as one of the long tail, or to make a list diverse.
+fn strongest(contributions: &[f32; N_SOURCES], is_featured: bool, weights: &Weights) -> Source {
+    let gave = |source: &Source| contributions[*source as usize] != 0.0;
+    let more = |best: Source, source: Source| {
+        if contributions[source as usize] > contributions[best as usize] { source } else { best }
+    };
+    let sources = Source::weighed().chain(is_featured.then_some(Source::Rules));
+    let counts = || Source::weighed().find(|source| weights.of(*source) > 0.0);
+    sources.filter(gave).reduce(more).or_else(counts).unwrap_or(Source::Popularity)
 }
 
 #[cfg(test)]

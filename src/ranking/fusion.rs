@@ -173,16 +173,13 @@ impl<'a> Fusion<'a> {
                 for (weight, linear) in self.linear(user) {
                     one.apply(linear, user);
                     let (_, scale) = self.standard(one, weight);
-                    one.drain(|item, score| all.add(item, score * scale));
+                    all.take(one, scale);
                 }
                 for (_, weight, own) in self.own(user) {
                     let (items, values) = own.row(user);
                     items.iter().zip(values).for_each(|(item, value)| all.add(*item, weight * value));
                 }
-                let mut row = Vec::new();
-                all.drain(|item, score| row.push((item, score)));
-                row.sort_unstable_by_key(|entry| entry.0);
-                row
+                all.drain()
             },
         );
         Some(Csr::from_rows(n_items, rows.collect()))
@@ -202,14 +199,15 @@ impl<'a> Fusion<'a> {
         own.filter(|part| part.1 > 0.0)
     }
 
-    fn weights(&self, user: usize) -> &Weights {
+    pub(super) fn weights(&self, user: usize) -> &Weights {
         self.mix.of(self.sources.segments[user])
     }
 
-    /// The mean of a linear source's scores over the eligible items, and what a score is multiplied by.
-    pub(super) fn standard(&self, scores: &Spread, weight: f32) -> (f32, f32) {
+    /// The mean of a linear source's scores over the eligible items, and what a score is multiplied by: where all
+    /// are next to nothing, as much as f32 cannot hold.
+    pub(super) fn standard(&self, scores: &Spread, weight: f32) -> (f64, f64) {
         let (mean, deviation) = scores.moments(self.sources.eligible, self.n_eligible);
-        (mean as f32, if deviation > 0.0 { (f64::from(weight) / deviation) as f32 } else { 0.0 })
+        (mean, if deviation > 0.0 { f64::from(weight) / deviation } else { 0.0 })
     }
 
     fn user_vector(&self, source: Source, user: usize, target: &mut [f32]) {

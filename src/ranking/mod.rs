@@ -32,7 +32,7 @@ mod source;
 mod spread;
 
 pub use arrange::{NONE, Rules, Traits};
-pub use explain::{List, Ranked, Reason};
+pub use explain::{List, Ranked, Reason, Scored};
 pub use fusion::Fusion;
 pub use source::{Mix, N_SOURCES, Source, Weights};
 
@@ -194,6 +194,23 @@ impl TryFrom<usize> for TopK {
         } else {
             Err(Error::Config { problem: format!("expected top_k from 1 to 10000; found {top_k}") })
         }
+    }
+}
+
+impl Config {
+    /// Whether the keys go together and are in range.
+    ///
+    /// # Errors
+    /// Which are not.
+    pub fn check(&self) -> Result<(), Error> {
+        let both = self.without.iter().find(|source| self.weights.is_some_and(|all| all.of(**source) > 0.0));
+        if let Some(source) = both.map(|source| source.name()) {
+            let problem = format!(
+                "`ranking.without`: expected sources without a weight in `ranking.weights`; found `{source}`"
+            );
+            return Err(Error::Config { problem });
+        }
+        self.rules.check()
     }
 }
 

@@ -209,6 +209,32 @@ fn a_user_without_vectors_gets_popularity_alone() {
 }
 
 #[test]
+fn the_strongest_source_is_one_that_gave_something() {
+    let shop = Shop::new();
+    let fusion = fuse(shop.sources(), &named("content = 1.0").into()).unwrap();
+    let items: Vec<u32> = (0..N_ITEMS as u32).collect();
+    let ranked = fusion.explain(&[0], &[(&items, &[0.0; N_ITEMS])]).remove(0);
+    assert!(ranked.iter().any(|row| row.contributions[Source::Content as usize] < 0.0));
+    assert!(ranked.iter().all(|row| row.strongest == Source::Content), "no other source counts");
+}
+
+#[test]
+fn scores_of_next_to_nothing_are_standardised_like_others() {
+    let mut shop = Shop::new();
+    let expected: Vec<_> = {
+        let fusion = fuse(shop.sources(), &named("ease = 1.0").into()).unwrap();
+        fusion.sparse(&[0]).unwrap().row(0).1.to_vec()
+    };
+    shop.ease = shop.ease.map_rows(|values| values.iter_mut().for_each(|value| *value *= 1e-40));
+    let fusion = fuse(shop.sources(), &named("ease = 1.0").into()).unwrap();
+    let sparse = fusion.sparse(&[0]).unwrap();
+    assert!(!expected.is_empty() && sparse.row(0).1.len() == expected.len());
+    for (found, expected) in sparse.row(0).1.iter().zip(expected) {
+        assert!((found - expected).abs() < 1e-3, "{found} {expected}");
+    }
+}
+
+#[test]
 fn reasons_name_the_item_that_speaks_for_the_row() {
     let mut shop = Shop::new();
     let twin = shop.factors.1.row(7).to_vec();
@@ -237,4 +263,7 @@ fn shapes_and_weights_that_do_not_go_together_are_refused() {
         assert!(toml::from_str::<Weights>(wrong).is_err(), "{wrong}");
     }
     assert!(toml::from_str::<Config>("top_k = 0").is_err());
+    let both = "without = ['ease']\nweights = { ease = 1.0, factors = 1.0 }";
+    let refused = toml::from_str::<Config>(both).unwrap().check().unwrap_err().to_string();
+    assert!(refused.contains("`ranking.without`") && refused.contains("`ease`"), "{refused}");
 }

@@ -345,6 +345,19 @@ fn rules_shape_lists_and_lists_stay_full() {
         let scores: Vec<f64> = list.iter().map(|row| row[3].parse().expect("a score")).collect();
         assert!(scores.windows(2).all(|pair| pair[0] >= pair[1]), "{scores:?}");
     }
+    // Who has no history has a list by the same rules.
+    let known: BTreeSet<String> = lists.keys().map(|user| (*user).to_owned()).collect();
+    let sets = ["--set", "inputs.users={path='data/users.parquet'}", "--set", "ranking.include_cold=true"];
+    let with_cold = rows(&shop.run(&sets).join("recommendations"), &columns);
+    let mut cold: BTreeMap<&str, Vec<&Vec<String>>> = Default::default();
+    let new = with_cold.iter().filter(|row| !known.contains(&row[0]));
+    new.for_each(|row| cold.entry(&row[0]).or_default().push(row));
+    assert!(!cold.is_empty(), "some users have no history");
+    for list in cold.values() {
+        assert_eq!(list[1][2], pinned);
+        let of_category = |name: &String| list.iter().filter(|row| &categories[&row[2]] == name).count();
+        assert!(list.iter().all(|row| of_category(&categories[&row[2]]) <= 3), "{list:?}");
+    }
     // What the shop put there is not said to be there for the user's sake.
     let told = rows(&run.join("recommendations"), &["item_id", "source", "reason"]);
     let by_rules: Vec<_> = told.iter().filter(|row| row[1] == "rules").collect();
@@ -352,6 +365,17 @@ fn rules_shape_lists_and_lists_stay_full() {
     let is_honest = |reason: &str| reason == "featured by the shop" || reason.starts_with("you ");
     assert!(by_rules.iter().all(|row| is_honest(&row[2])), "{by_rules:?}");
     assert!(by_rules.iter().all(|row| row[0] == pinned || brands[&row[0]] == boosted), "{by_rules:?}");
+}
+
+#[test]
+fn what_is_switched_off_counts_for_nothing_where_weights_are_fixed_ones() {
+    let shop = Shop::new(150, 0.0);
+    shop.without_weights();
+    let run = shop.run(&["--set", "ranking.without=['factors']"]);
+    let warnings = manifest(&run)["warnings"].to_string();
+    assert!(warnings.contains("not learned but fixed"), "{warnings}");
+    let lists = rows(&run.join("recommendations"), &["source", "factors_score"]);
+    assert!(!lists.is_empty() && lists.iter().all(|row| row[0] != "factors" && row[1] == "0.0"), "{lists:?}");
 }
 
 #[test]

@@ -71,19 +71,29 @@ impl Rules {
 
     /// How long a list can be at most where these items may be in it.
     pub fn longest(&self, traits: &Traits<'_>, items: impl Iterator<Item = u32> + Clone) -> usize {
-        let of_rule = |of: &[u32], most: Option<usize>| {
-            let mut n_of: HashMap<u32, usize> = HashMap::new();
-            items.clone().for_each(|item| *n_of.entry(of[item as usize]).or_default() += 1);
-            let most = most.unwrap_or(usize::MAX);
-            n_of.into_iter().map(|(name, n)| if name == NONE { n } else { n.min(most) }).sum::<usize>()
+        type Rule<'a> = (&'a [u32], usize);
+        let at_most = |name: u32, n: usize, most: usize| if name == NONE { n } else { n.min(most) };
+        // What the inner rule leaves of each name of the outer one.
+        let nested = |(outer, most): Rule<'_>, (inner, most_inside): Rule<'_>| {
+            let mut n_of: HashMap<(u32, u32), usize> = HashMap::new();
+            items.clone().for_each(|item| {
+                *n_of.entry((outer[item as usize], inner[item as usize])).or_default() += 1;
+            });
+            let mut n_of_outer: HashMap<u32, usize> = HashMap::new();
+            n_of.into_iter().for_each(|((name, inside), n)| {
+                *n_of_outer.entry(name).or_default() += at_most(inside, n, most_inside);
+            });
+            n_of_outer.into_iter().map(|(name, n)| at_most(name, n, most)).sum::<usize>()
         };
         let rules = [
             (traits.categories, self.max_per_category),
             (traits.brands, self.max_per_brand),
             (traits.groups, self.near_duplicates.map(|_| 1)),
         ];
-        let capped = rules.into_iter().filter(|(_, most)| most.is_some());
-        capped.map(|(of, most)| of_rule(of, most)).min().unwrap_or(usize::MAX)
+        let capped: Vec<Rule<'_>> =
+            rules.into_iter().filter_map(|(of, most)| most.map(|most| (of, most))).collect();
+        let pairs = capped.iter().flat_map(|outer| capped.iter().map(move |inner| nested(*outer, *inner)));
+        pairs.min().unwrap_or(usize::MAX)
     }
 
     /// Whether every key is in range.

@@ -57,6 +57,22 @@ fn caps_hold_and_what_has_no_category_is_not_counted() {
 }
 
 #[test]
+fn caps_inside_one_another_bound_a_list_by_what_both_leave() {
+    // Thirty categories of ten items, half of them of one brand of their own, the rest of ten brands.
+    let items = 0..300u32;
+    let categories: Vec<u32> = items.clone().map(|item| item / 10).collect();
+    let of_brand = |item: u32| if item < 150 { item / 10 } else { 100 + item };
+    let brands: Vec<u32> = items.clone().map(of_brand).collect();
+    let rules = Rules { max_per_category: Some(3), max_per_brand: Some(1), ..Rules::default() };
+    let vectors = Dense::zeros(300, 0);
+    let traits = Traits { categories: &categories, brands: &brands, groups: &[], vectors: &vectors };
+    assert_eq!(rules.longest(&traits, items.clone()), 15 + 15 * 3);
+    let scores: Vec<f32> = items.clone().map(|item| -(item as f32)).collect();
+    let pool: Vec<u32> = items.collect();
+    assert_eq!(rules.arrange(&traits, (&pool, &scores), &[], 100).len(), 60);
+}
+
+#[test]
 fn near_duplicates_never_share_a_list() {
     let rules = Rules { near_duplicates: Some(0.99), ..Rules::default() };
     assert_eq!(items(&shelf().arrange(&rules, &[], 3)), [0, 2, 3]);
