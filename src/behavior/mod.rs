@@ -235,7 +235,7 @@ pub fn aggregate(
     let any_rejected = ("any_rejected", Param::Bool(!facts.rejected.is_empty()));
     let params = [copies.clone(), any_rejected];
     // Of all tables the one that is published as it is.
-    let rejected = run.table_in(folder, "rejected", &params, Readers::Anybody)?;
+    let rejected = run.table_in(folder, "rejected", &params, Readers::Anybody(sources.events))?;
 
     facts.count_kept(numbered, rejected)?;
     refuse_bad_night(&facts, config)?;
@@ -374,7 +374,7 @@ impl Run<'_> {
         folder: &Path,
         statement: &str,
         params: &[(&str, Param)],
-        readers: Readers,
+        readers: Readers<'_>,
     ) -> Result<u64, Error> {
         let path = folder.join(format!("{statement}.parquet"));
         let rows = self.lake.write(statement, self.statements.text(statement), params, &path, readers)?;

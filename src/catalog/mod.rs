@@ -180,7 +180,7 @@ pub fn build(
     facts.n_items = lake.write("catalog", sql, &[], &path, Readers::Stages)?;
     let rejected = folder.join("rejected_items.parquet");
     let sql = include_str!("../../sql/catalog/rejected_items.sql");
-    let n_rejected = lake.write("rejected_items", sql, &[], &rejected, Readers::Anybody)?;
+    let n_rejected = lake.write("rejected_items", sql, &[], &rejected, Readers::Anybody(items))?;
     facts.read = facts.n_items + n_rejected;
     let reasons = lake::read(&rejected, &["reason"])?;
     for reason in reasons.column(0).as_string::<i32>().iter().flatten() {

@@ -493,6 +493,15 @@ impl Input {
         }
     }
 
+    /// The schema of rows that hold ids as stages do, with the types that the input has them in.
+    pub(super) fn with_id_types(&self, schema: &Schema) -> SchemaRef {
+        let fields = schema.fields().iter().map(|field| {
+            let id = self.id_types.get(field.name()).filter(|_| field.data_type().is_numeric());
+            id.map_or_else(|| field.clone(), |id| Arc::new(field.as_ref().clone().with_data_type(id.clone())))
+        });
+        Arc::new(Schema::new(fields.collect::<Vec<_>>()))
+    }
+
     /// Whether the rows' own path tells something that is read.
     pub(super) fn reads_partitions(&self) -> bool {
         let mapped = |key: &String| {

@@ -74,12 +74,12 @@ pub enum Param {
 }
 
 /// Who reads a table that a statement writes, which decides how it is encoded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Readers {
+#[derive(Clone, Copy, Debug)]
+pub enum Readers<'a> {
     /// The stages that follow, and nobody else.
     Stages,
-    /// Everybody: the file is published as it is.
-    Anybody,
+    /// Everybody: the file is published as it is, ids in the types that they have in this input.
+    Anybody(&'a input::Input),
 }
 
 /// What the lake can fail with once inputs have passed their checks.
@@ -314,7 +314,7 @@ impl Lake {
         sql: &str,
         params: &[(&str, Param)],
         path: &Path,
-        readers: Readers,
+        readers: Readers<'_>,
     ) -> Result<u64, Error> {
         let _span = tracing::info_span!(target: "profile", "sql", of = statement).entered();
         let failed = |source| Error::Sql { statement: statement.to_owned(), source: Box::new(source) };
@@ -322,10 +322,13 @@ impl Lake {
             let frame = self.frame(sql, params).await.map_err(failed)?;
             // Rows are made on the session's threads while this one encodes those before them.
             let mut rows = spawn_buffered(frame.execute_stream().await.map_err(failed)?, 2);
-            let schema = table::plain(&rows.schema());
-            let mut writer = match readers {
-                Readers::Stages => table::Writer::between_stages(path, schema.clone())?,
-                Readers::Anybody => table::Writer::create(path, schema.clone(), &table::Layout::default())?,
+            let plain = table::plain(&rows.schema());
+            let (schema, mut writer) = match readers {
+                Readers::Stages => (plain.clone(), table::Writer::between_stages(path, plain)?),
+                Readers::Anybody(input) => {
+                    let schema = input.with_id_types(&plain);
+                    (schema.clone(), table::Writer::create(path, schema, &table::Layout::default())?)
+                }
             };
             while let Some(batch) = rows.next().await {
                 let batch = table::cast(&batch.map_err(failed)?, &schema)

@@ -3,9 +3,11 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, UInt64Array};
+use arrow::array::{
+    Array, ArrayRef, AsArray, Decimal128Array, Int64Array, RecordBatch, StringArray, UInt64Array,
+};
 use arrow::compute::{CastOptions, cast_with_options};
-use arrow::datatypes::{DataType, Int64Type, UInt64Type};
+use arrow::datatypes::{DataType, Decimal128Type, Int64Type, UInt64Type};
 
 use super::problem::Problem;
 
@@ -54,6 +56,8 @@ pub enum Ids {
     Int(Int64Array),
     /// Whole numbers beyond the signed ones.
     Unsigned(UInt64Array),
+    /// The same as stages hold them.
+    Wide(Decimal128Array),
     /// Strings.
     Text(StringArray),
 }
@@ -67,6 +71,9 @@ impl Ids {
         let values = column(batch, name)?;
         let to = match values.data_type() {
             DataType::UInt64 => return Ok(Self::Unsigned(values.as_primitive::<UInt64Type>().clone())),
+            DataType::Decimal128(_, 0) => {
+                return Ok(Self::Wide(values.as_primitive::<Decimal128Type>().clone()));
+            }
             found if found.is_integer() => DataType::Int64,
             _ => DataType::Utf8,
         };
@@ -86,6 +93,7 @@ impl Ids {
         match self {
             Self::Int(values) => Id::Int(values.value(row).into()),
             Self::Unsigned(values) => Id::Int(values.value(row).into()),
+            Self::Wide(values) => Id::Int(values.value(row)),
             Self::Text(values) => Id::Text(Cow::Borrowed(values.value(row))),
         }
     }

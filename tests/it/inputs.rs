@@ -8,9 +8,9 @@ use arrow::array::{
     TimestampMicrosecondArray, UInt64Array,
 };
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
+use arrow::datatypes::{DataType, Field, Schema, TimeUnit, UInt64Type};
 
-use crate::shop::{Shop, manifest};
+use crate::shop::{Shop, manifest, read};
 use crate::table::rows;
 
 /// The rows with one column replaced or added.
@@ -55,7 +55,11 @@ fn hashed_ids_of_64_bits_come_back_whole_and_in_order() {
             let ids = numbers(&rows, name).into_iter().map(|id| id.map(|id| u64::MAX - id));
             Arc::new(ids.collect::<UInt64Array>())
         };
-        with(&with(&rows, "user_id", high("user_id")), "item_id", high("item_id"))
+        // Somebody did something before anybody had a name.
+        let users = high("user_id");
+        let nobody = arrow::array::new_null_array(users.data_type(), 1);
+        let users = arrow::compute::concat(&[&nobody, &users.slice(1, users.len() - 1)]).expect("ids");
+        with(&with(&rows, "user_id", users), "item_id", high("item_id"))
     });
     let run = shop.run(&[]);
     let ids: Vec<u64> = rows(&run.join("user_factors"), &["user_id"])
@@ -64,6 +68,15 @@ fn hashed_ids_of_64_bits_come_back_whole_and_in_order() {
         .collect();
     assert!(ids.len() > 100 && ids.windows(2).all(|pair| pair[0] < pair[1]));
     assert!(ids.iter().all(|id| *id > u64::MAX - 1_000_000));
+    let rejected = read(&run.join("rejected/source=events/part.parquet"));
+    for id in ["user_id", "item_id"] {
+        assert_eq!(*rejected.column_by_name(id).expect("an id").data_type(), DataType::UInt64);
+    }
+    let items = rejected.column_by_name("item_id").expect("ids").as_primitive::<UInt64Type>();
+    assert!(rejected.num_rows() > 10 && items.iter().flatten().all(|id| id > u64::MAX - 1_000_000));
+    // The gate finds the listed items among those that there are.
+    let measured = manifest(&run)["facts"]["gate"]["measured"].clone();
+    assert!(measured["items_listed"].as_u64().expect("a number") > 50, "{measured}");
 }
 
 #[test]
