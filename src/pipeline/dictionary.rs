@@ -72,7 +72,7 @@ const MEANINGS: [(&str, &str, &str); 72] = [
     ("rejected_items", "*", "as it was read"),
     ("runs", "run_id", "job, date and attempt"),
     ("runs", "date", "the run date"),
-    ("runs", "state", "published, refused, held or unfinished"),
+    ("runs", "state", "published, refused, held, unfinished, or damaged: its manifest cannot be read"),
     ("runs", "complete", "whether every table of it is there"),
     ("runs", "current", "whether readers load it"),
     ("runs", "pinned", "whether it is kept however old it gets"),

@@ -12,7 +12,6 @@ use crate::encoder::{self, Device, Kind, Precision};
 use crate::error::Error;
 use crate::lake::{self, table};
 use crate::matrix::Dense;
-use crate::publish::DoneStage;
 
 use super::lists::{self, IdColumn};
 use super::stages::{BLOCK_ROWS, Night, Report, dense, read_vectors, write_vectors};
@@ -72,15 +71,18 @@ impl Night<'_> {
             let texts = prefixed(&catalog.texts, &config.item_prefix);
             let queries = prefixed(ids.queries.as_string::<i32>(), &config.query_prefix);
             let earlier = night.output.newest("encode", &|facts| facts["model"] == *model)?;
-            let earlier = earlier.as_ref().map(DoneStage::folder);
             // Other embeddings than a transformer's depend on tonight's catalogue; vectors of tokens do not.
-            let (known, token_vectors) = match (earlier, config.kind) {
-                (None, _) | (Some(_), Kind::Words) => (Known::default(), None),
-                (Some(folder), Kind::Transformer) => (Known::read(folder)?, None),
-                (Some(folder), Kind::Static) => {
-                    (Known::default(), Some(read_vectors(&folder.join(TOKENS), "vector")?))
+            let (known, token_vectors) = match (&earlier, config.kind) {
+                (None, _) | (Some(_), Kind::Words) => (None, None),
+                (Some(stage), Kind::Transformer) => {
+                    (night.unless_damaged(Known::read(stage.folder()), "embeddings", stage), None)
+                }
+                (Some(stage), Kind::Static) => {
+                    let vectors = read_vectors(&stage.folder().join(TOKENS), "vector");
+                    (None, night.unless_damaged(vectors, "token vectors", stage))
                 }
             };
+            let known = known.unwrap_or_default();
             let hash = |text: &str| -> TextHash {
                 let mut short = TextHash::default();
                 short.copy_from_slice(&blake3::hash(text.as_bytes()).as_bytes()[..16]);

@@ -41,8 +41,10 @@ impl Night<'_> {
         self.stage("factorize", fingerprint.hex(), |night, folder| {
             let ids = night.ids()?;
             let windows = night.windows();
-            let known = earlier.as_ref().map(|stage| night.known(stage, windows[0], &ids));
-            let mut known = known.transpose()?;
+            let mut known = earlier.as_ref().and_then(|stage| {
+                let known = night.known(stage, windows[0], &ids);
+                night.unless_damaged(known, "factors", stage)
+            });
             let (mut is_warm, mut rank) = (false, 0);
             let (mut objectives, mut flops) = (serde_json::Map::new(), 0.0);
             for (at, window) in windows.iter().enumerate() {

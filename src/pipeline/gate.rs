@@ -15,6 +15,7 @@ use crate::lake::{self, Param};
 use crate::learning;
 use crate::publish::{self, Id, Ids, Lists, Manifest, Paired, State};
 
+use super::report;
 use super::stages::{Night, Report, end_of_day_us, facts};
 
 /// Days of the history that are counted one by one.
@@ -131,19 +132,22 @@ impl Night<'_> {
     }
 
     /// The run in `CURRENT`; for a night before that one, the newest published run that is no newer.
-    pub(super) fn base(&self) -> Result<Option<Base>, Error> {
+    fn base(&mut self) -> Result<Option<Base>, Error> {
         let spec = &self.job.spec;
-        let runs = publish::list_runs(&self.job.place, &spec.name.0)?;
+        let mut candidates = publish::list_runs(&self.job.place, &spec.name.0)?;
+        candidates.retain(|run| run.date <= self.date && run.id != self.run.id());
         let current = publish::current(&self.job.place, &spec.name.0)?;
-        let is_older = |run: &publish::RunInfo| run.date <= self.date && run.id != self.run.id();
-        let current =
-            runs.iter().find(|run| current.as_ref().is_some_and(|current| current.run_id == run.id));
-        let candidates = current.into_iter().chain(runs.iter().rev()).filter(|run| is_older(run));
-        for run in candidates {
-            if let Some(manifest) = publish::read_manifest(&run.folder)?
-                && manifest.state != State::Refused
-            {
-                return Ok(Some(Base { manifest, folder: run.folder.clone() }));
+        candidates.sort_by_key(|run| current.as_ref().is_some_and(|current| current.run_id == run.id));
+        for run in candidates.into_iter().rev() {
+            match publish::read_manifest(&run.folder) {
+                Ok(Some(manifest)) if manifest.state != State::Refused => {
+                    return Ok(Some(Base { manifest, folder: run.folder }));
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    let why = report::chain(&error.into());
+                    self.warn(format!("the gate compares nothing with run {}: {why}", run.id));
+                }
             }
         }
         Ok(None)

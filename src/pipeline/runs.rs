@@ -6,7 +6,7 @@ use crate::publish::{self, Manifest, RunInfo, State};
 
 use super::current;
 
-/// A run and what its manifest says.
+/// A run and what its manifest says, where that can be read.
 pub(super) struct Listed {
     pub(super) info: RunInfo,
     pub(super) manifest: Option<Manifest>,
@@ -16,7 +16,8 @@ pub(super) struct Listed {
 impl Listed {
     /// What became of it, in a word.
     pub(super) fn state(&self) -> String {
-        self.manifest.as_ref().map_or("unfinished".to_owned(), |manifest| manifest.state.to_string())
+        let unknown = if self.info.complete { "damaged" } else { "unfinished" };
+        self.manifest.as_ref().map_or(unknown.to_owned(), |manifest| manifest.state.to_string())
     }
 
     /// Rows of users' lists.
@@ -48,14 +49,13 @@ pub(super) fn listed(job: &Job) -> Result<Vec<Listed>, Error> {
         current => current?,
     };
     let runs = publish::list_runs(&job.place, &job.spec.name.0)?;
-    runs.into_iter()
-        .map(|info| {
-            // A mirror may have a manifest that a store does not have.
-            let manifest = if info.complete { publish::read_manifest(&info.folder)? } else { None };
-            let current = current.as_ref().is_some_and(|current| current.run_id == info.id);
-            Ok(Listed { info, manifest, current })
-        })
-        .collect()
+    let listed = runs.into_iter().map(|info| {
+        // A mirror may have a manifest that a store does not have; one damaged run is no reason to list none.
+        let manifest = if info.complete { publish::read_manifest(&info.folder).ok().flatten() } else { None };
+        let current = current.as_ref().is_some_and(|current| current.run_id == info.id);
+        Listed { info, manifest, current }
+    });
+    Ok(listed.collect())
 }
 
 /// A table of a job's runs, newest first.

@@ -15,12 +15,13 @@ use crate::job::Job;
 use crate::lake::table::{self, Layout};
 use crate::lake::{self, Lake};
 use crate::matrix::{Csr, Dense};
-use crate::publish::{Fingerprint, Manifest, Output, Rows, Run, Stage, State};
+use crate::publish::{DoneStage, Fingerprint, Manifest, Output, Rows, Run, Stage, State};
 use crate::{behavior, catalog, repeat};
 
 use super::check::Inputs;
 use super::history::{self, History, Ids};
 use super::lists::{self, IdColumn};
+use super::report;
 use super::usage::Usage;
 use super::{Event, Options, Outcome};
 
@@ -135,6 +136,20 @@ impl<'a> Night<'a> {
         self.manifest.stage(name, &fingerprint, (began.elapsed(), usage.since()), reused_from);
         self.done.insert(name, Done { folder, fingerprint, facts });
         Ok(())
+    }
+
+    /// What was read of an earlier night's stage; where it cannot be read, it is as if that had never been.
+    pub(super) fn unless_damaged<T>(
+        &mut self,
+        read: Result<T, Error>,
+        what: &str,
+        stage: &DoneStage,
+    ) -> Option<T> {
+        read.map_err(|error| {
+            let (run, why) = (stage.made_by(), report::chain(&error));
+            self.warn(format!("the {what} of {run} are not built on: {why}"));
+        })
+        .ok()
     }
 
     /// The run whose result of a stage was taken, if one was.

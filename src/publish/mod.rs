@@ -117,7 +117,7 @@ pub enum Error {
     #[error(transparent)]
     Store(#[from] crate::lake::store::Error),
     /// A run was asked for that has no manifest.
-    #[error("run {run_id} is not complete: it has no manifest")]
+    #[error("run {run_id} is not complete: it has no manifest, or none that can be read")]
     Incomplete {
         /// The run.
         run_id: String,

@@ -225,3 +225,38 @@ fn a_model_whose_scores_are_all_larger_is_no_reason_to_refuse_a_night() {
     let psi = findings.clone().find(|finding| finding["name"] == "scores").expect("scores are compared");
     assert!(psi["value"].as_f64().expect("a number") < 1e-3, "{psi}");
 }
+
+#[test]
+fn damaged_records_of_earlier_nights_keep_no_later_one_from_being_made() {
+    let shop = guarded_shop();
+    assert_eq!(night(&shop, "2026-11-20", &["--set", "behavior.later_events=exclude"]).0, Some(0));
+    assert_eq!(night(&shop, "2026-11-21", &[]).0, Some(0));
+    let damage = |run: &str| {
+        std::fs::write(run_folder(&shop, run).join("manifest.json"), "{\"run_id\": ").expect("a file");
+    };
+    let said = |args: &[&str], code: i32| -> String {
+        let output = shop.lamplighter(args);
+        let text =
+            String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{text}");
+        text
+    };
+    damage("night-2026-11-21-1");
+    let runs = said(&["runs", "job.toml"], 0);
+    assert!(runs.contains("damaged     current") && runs.contains("published  "), "{runs}");
+    said(&["rollback", "job.toml", "night-2026-11-20-1"], 0);
+    assert!(shop.current().ends_with("night-2026-11-20-1"));
+    let states = said(&["sql", "job.toml", "SELECT state FROM runs ORDER BY run_id", "--format", "csv"], 0);
+    assert_eq!(states, "state\npublished\ndamaged\n");
+    assert!(said(&["rollback", "job.toml", "night-2026-11-21-1"], 1).contains("21-1/manifest.json"));
+    assert!(said(&["show", "run", "job.toml", "night-2026-11-21-1"], 1).contains("none that can be read"));
+
+    damage("night-2026-11-20-1");
+    let (code, told) = night(&shop, "2026-11-22", &[]);
+    assert_eq!(code, Some(0), "{told}");
+    for run in ["night-2026-11-20-1", "night-2026-11-21-1"] {
+        assert!(told.contains(&format!("the gate compares nothing with run {run}: ")), "{told}");
+    }
+    assert!(shop.current().ends_with("night-2026-11-22-1"));
+    assert_eq!(manifest(&shop.current())["gate"]["compared_with"], serde_json::Value::Null);
+}

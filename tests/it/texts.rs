@@ -101,4 +101,14 @@ fn a_static_encoder_serves_nights_distils_once_and_knows_new_items() {
     let similar = rows(&second.join("similar_items"), &["item_id", "relation"]);
     let n_similar = similar.iter().filter(|row| row[0] == "99999" && row[1] == "similar").count();
     assert!(n_similar >= 10, "{n_similar} items resemble the new one");
+
+    // Vectors that cannot be read are distilled again.
+    let path = second.join("stages/encode/tokens.parquet");
+    let length = std::fs::metadata(&path).expect("the vectors").len();
+    std::fs::write(&path, vec![0; length as usize]).expect("a file");
+    let third = shop.run_of("2026-11-22", &[]);
+    assert_eq!(manifest(&third)["facts"]["encode"]["token_vectors_kept"], false);
+    let warnings = manifest(&third)["warnings"].to_string();
+    assert!(warnings.contains("the token vectors of night-2026-11-21-1 are not built on"), "{warnings}");
+    assert_eq!(tokens(&third), tokens(&first));
 }

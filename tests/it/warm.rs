@@ -7,7 +7,7 @@ use arrow::array::AsArray;
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, UInt16Type};
 
-use crate::shop::{Shop, read};
+use crate::shop::{Shop, manifest, read};
 
 /// Every user's ten best items.
 fn lists(run: &Path) -> BTreeMap<String, BTreeSet<String>> {
@@ -99,4 +99,18 @@ fn factorize_goes_on_and_folds_in() {
     let (success, _, message) = factorize("9", &["--fold-in", items, "--out", "no"]);
     assert!(!success && message.contains("factors of rank 9"), "{message}");
     assert!(message.contains("found rank 8"), "{message}");
+}
+
+#[test]
+fn damaged_factors_of_last_night_are_not_begun_at() {
+    let shop = Shop::new(6_000, 0.0);
+    let warm = ["--set", "factors.warm_start=true"];
+    let first = shop.run_of("2026-11-20", &[&warm[..], &["--set", "behavior.later_events=exclude"]].concat());
+    let path = first.join("stages/factorize/train/user_factors/part.parquet");
+    let length = std::fs::metadata(&path).expect("as written").len();
+    std::fs::write(&path, vec![0; length as usize]).expect("a file");
+    let second = shop.run_of("2026-11-21", &warm);
+    assert!(facts(&second)["warm_start"].is_null());
+    let warnings = manifest(&second)["warnings"].to_string();
+    assert!(warnings.contains("the factors of night-2026-11-20-1 are not built on"), "{warnings}");
 }
