@@ -224,6 +224,7 @@ mod tests {
             path: String::new(),
             job: "night".to_owned(),
             published_at: "1970-01-01T00:01:00+00:00".to_owned(),
+            replaced: None,
         };
         let ended = Ended { job: "night", at_s: 90, exit_code: 1, manifest: None, current: Some(&current) };
         let text = prometheus(&ended);

@@ -106,7 +106,7 @@ pub fn pin(job: &Job, run_id: &str, pinned: bool) -> Result<String, Error> {
     ))
 }
 
-/// Makes readers load an earlier run again: the one named, or the published one before the current.
+/// Makes readers load an earlier run again: the one named, or the one that they loaded before the current.
 ///
 /// # Errors
 /// If there is none, it is not whole, or a run of the job is working.

@@ -66,6 +66,10 @@ pub struct Current {
     pub job: String,
     /// When it was published, RFC 3339, UTC.
     pub published_at: String,
+    /// The earlier run that readers loaded until then, which is the one to go back to. Nothing where they loaded none,
+    /// or have gone back to this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaced: Option<String>,
 }
 
 /// Why a run could not be opened, completed or published.

@@ -337,15 +337,18 @@ impl Run {
 /// Names a complete run in `CURRENT`.
 fn switch(place: &Place, lease: Option<&Lease>, job: &str, run_id: &str) -> Result<(), Error> {
     still_held(lease)?;
-    // Another job's first night, which has another lock, may have ended meanwhile.
-    if let Err(other @ Error::OtherJob { .. }) = current(place, job) {
-        return Err(other);
-    }
+    let before = match current(place, job) {
+        // Another job's first night, which has another lock, may have ended meanwhile.
+        Err(other @ Error::OtherJob { .. }) => return Err(other),
+        before => before.ok().flatten().map(|before| before.run_id),
+    };
+    let replaced = before.filter(|before| parse_run_id(before, job) < parse_run_id(run_id, job));
     let current = Current {
         run_id: run_id.to_owned(),
         path: format!("runs/{run_id}"),
         job: job.to_owned(),
         published_at: Utc::now().to_rfc3339(),
+        replaced,
     };
     place.set_current(&current)
 }
@@ -414,7 +417,8 @@ pub fn list_runs(place: &Place, job: &str) -> Result<Vec<RunInfo>, Error> {
 /// A file that says that a run is to be kept.
 const PINNED: &str = "pinned";
 
-/// The newest published run before the one in `CURRENT`; its tables are not looked at.
+/// The published run before the one in `CURRENT`: the one that this replaced, or where it is not there any more the
+/// newest that is older; its tables are not looked at.
 ///
 /// # Errors
 /// If a folder or a manifest cannot be read.
@@ -423,6 +427,7 @@ pub fn previous(place: &Place, job: &str) -> Result<Option<RunInfo>, Error> {
     let mut older = list_runs(place, job)?;
     let place = older.iter().position(|run| run.id == current.run_id).unwrap_or(older.len());
     older.truncate(place);
+    older.sort_by_key(|run| current.replaced.as_ref() == Some(&run.id));
     for run in older.into_iter().rev() {
         if is_published(&run) {
             return Ok(Some(run));

@@ -490,3 +490,37 @@ fn lists_of_two_tables_meet_by_key_whatever_their_buckets() {
     assert_eq!(sizes, expected);
     assert!(Lists::open(&one, &["query"], &["item_id"]).is_err());
 }
+
+#[test]
+fn going_back_goes_to_the_run_that_was_replaced_and_never_to_one_gone_back_from() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = Place::folder(folder.path());
+    let output = Output::open(&place, "nightly", 60).unwrap();
+    let publish = |day: u32| {
+        let run = output.start(date(day)).unwrap();
+        run.publish(&Manifest::default()).unwrap();
+        run
+    };
+    let previous = || previous(&place, "nightly").unwrap().map(|run| run.id);
+    let named = |day: u32| Some(format!("nightly-2026-11-{day}-1"));
+    publish(18);
+    publish(19);
+    assert_eq!(previous(), named(18));
+    output.make_current("nightly-2026-11-18-1").unwrap();
+    assert_eq!(previous(), None);
+    let tonight = publish(20);
+    assert_eq!(previous(), named(18), "readers never load the 19th again");
+    // Nor does it stay in the place of the one to go back to.
+    assert_eq!(output.retain(1, &tonight).unwrap(), ["nightly-2026-11-19-1"]);
+    output.make_current("nightly-2026-11-18-1").unwrap();
+    output.make_current("nightly-2026-11-20-1").unwrap();
+    assert_eq!(previous(), named(18));
+
+    // An older version's CURRENT does not say.
+    publish(21);
+    let mut current: serde_json::Value =
+        serde_json::from_slice(&fs::read(folder.path().join("CURRENT")).unwrap()).unwrap();
+    assert!(current.as_object_mut().unwrap().remove("replaced").is_some());
+    fs::write(folder.path().join("CURRENT"), current.to_string()).unwrap();
+    assert_eq!(previous(), named(20));
+}
