@@ -307,6 +307,14 @@ pub fn load(
     Ok(loaded)
 }
 
+/// Whether there is a Redis that answers.
+///
+/// # Errors
+/// If there is none.
+pub fn check(url: &str) -> Result<(), Error> {
+    Link::open(url).map(drop)
+}
+
 /// Removes users' lists from every generation, and returns how many there were.
 ///
 /// # Errors

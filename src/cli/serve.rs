@@ -57,10 +57,10 @@ pub(super) struct ForgetArgs {
 
 /// Where the cache is, as an argument or the environment says.
 fn cache_url(given: Option<&String>) -> Option<String> {
-    given.cloned().or_else(|| std::env::var("REDIS_URL").ok())
+    given.cloned().or_else(|| std::env::var("REDIS_URL").ok().filter(|url| !url.is_empty()))
 }
 
-/// What was found is said in any case; where runs are of another key, that is an error.
+/// What was found is said in any case; where they may be somewhere all the same, that is an error.
 pub(super) fn forget(args: &ForgetArgs) -> Result<String, Error> {
     let mut users: BTreeSet<String> = args.users.iter().cloned().collect();
     if let Some(path) = &args.file {
@@ -70,11 +70,9 @@ pub(super) fn forget(args: &ForgetArgs) -> Result<String, Error> {
         users.extend(text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned));
     }
     let forgotten = pipeline::forget(&args.job.load()?, &users, cache_url(args.cache.as_ref()).as_deref())?;
-    if forgotten.of_other_keys.is_empty() {
-        return Ok(forgotten.text);
-    }
+    let Some(failed) = forgotten.failed else { return Ok(forgotten.text) };
     super::print(&forgotten.text);
-    Err(Error::OtherKeys { runs: forgotten.of_other_keys.join(", ") })
+    Err(failed)
 }
 
 pub(super) fn load(args: &LoadArgs, progress: &mut Progress) -> Result<String, Error> {

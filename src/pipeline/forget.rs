@@ -14,19 +14,23 @@ const NAMED: usize = 10;
 pub struct Forgotten {
     /// What was found where, for people.
     pub text: String,
-    /// Runs whose ids are hashed with another key, of which nothing can be said.
-    pub of_other_keys: Vec<String>,
+    /// Why they may be somewhere all the same.
+    pub failed: Option<Error>,
 }
 
 /// Takes users out of every run, and out of a Redis where one is given, and says what was found where.
 ///
 /// # Errors
-/// If a run of the job is working, a file cannot be read or written, or a row is found afterwards.
+/// If a run of the job is working, the Redis does not answer, a file cannot be read or written, or a row is found
+/// afterwards.
 pub fn forget(job: &Job, users: &BTreeSet<String>, url: Option<&str>) -> Result<Forgotten, Error> {
     if users.is_empty() {
         return Err(Error::Usage { problem: "expected users to forget; found none".to_owned() });
     }
     publish::current(&job.place, &job.spec.name.0)?;
+    if let Some(url) = url {
+        cache::check(url)?;
+    }
     // Also as the shop writes them: a run may be of before the job had a key.
     let ids: BTreeMap<String, &str> = users
         .iter()
@@ -50,9 +54,15 @@ pub fn forget(job: &Job, users: &BTreeSet<String>, url: Option<&str>) -> Result<
     for (run_id, error) in without {
         text += &format!("  run {run_id} has no page any more: {error}\n");
     }
-    if let Some(url) = url {
-        let found = cache::forget(&job.spec.name.0, &as_stored, url)?;
-        text += &format!("  absent from the cache, where {found} lists were theirs\n");
+    let other_keys = forgotten.of_other_keys;
+    let mut failed = (!other_keys.is_empty()).then(|| Error::OtherKeys { runs: other_keys.join(", ") });
+    match url.map(|url| cache::forget(&job.spec.name.0, &as_stored, url)) {
+        Some(Ok(found)) => text += &format!("  absent from the cache, where {found} lists were theirs\n"),
+        Some(Err(error)) => {
+            text += "  the cache may still have lists of theirs: forget them once more\n";
+            failed = Some(error.into());
+        }
+        None => {}
     }
     let unknown: Vec<&str> = users.iter().map(String::as_str).filter(|user| !found.contains(user)).collect();
     if !unknown.is_empty() {
@@ -61,5 +71,5 @@ pub fn forget(job: &Job, users: &BTreeSet<String>, url: Option<&str>) -> Result<
         text += &format!("  {} had no row in any table of a run: {some}{more}\n", unknown.len());
     }
     text += "\nThe inputs are as they were: a night that still finds their events there lists them again.\n";
-    Ok(Forgotten { text, of_other_keys: forgotten.of_other_keys })
+    Ok(Forgotten { text, failed })
 }

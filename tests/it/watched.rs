@@ -347,3 +347,36 @@ fn a_profile_shows_stages_and_the_statements_in_them() {
     };
     assert!(inside("numbered_events") && inside("interactions"));
 }
+
+#[test]
+fn a_cache_that_cannot_be_used_is_known_before_anybody_is_forgotten() {
+    let shop = Shop::new(2_000, 0.0);
+    let run = shop.run(&[]);
+    let user = rows(&run.join("recommendations"), &["user_id"])[0][0].clone();
+    let forget = |url: &str| {
+        let output = command(&["forget", "job.toml", &user])
+            .env("REDIS_URL", url)
+            .current_dir(shop.path(""))
+            .output()
+            .expect("the binary starts");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.code(), text(&output.stdout), text(&output.stderr))
+    };
+    for (url, expected) in [("http://cache", 2), ("redis://127.0.0.1:1/0", 1)] {
+        let (code, _, said) = forget(url);
+        assert_eq!(code, Some(expected), "{said}");
+        assert!(shop.lamplighter(&["lookup", "job.toml", &user]).status.success(), "nothing is done yet");
+    }
+    // One that fails later has the rest said.
+    let redis = Redis::start(&["--rename-command", "SMEMBERS", ""]);
+    let (code, found, said) = forget(&redis.url());
+    assert_eq!(code, Some(1), "{said}");
+    assert!(
+        found.starts_with("1 of 1 users were found") && found.contains("forget them once more"),
+        "{found}"
+    );
+    assert!(said.contains("cannot read"), "{said}");
+    let (code, found, said) = forget("");
+    assert_eq!(code, Some(0), "{said}");
+    assert!(found.starts_with("0 of 1 users were found"), "{found}");
+}
