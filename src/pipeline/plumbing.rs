@@ -220,6 +220,13 @@ fn among(ids: &ArrayRef, column: &ArrayRef, path: &Path, name: &str) -> Result<U
 pub fn retrieve(task: &Retrieve, on_event: &mut dyn FnMut(Event)) -> Result<String, Error> {
     let (query_name, query_ids, queries) = read_vectors(&task.queries)?;
     let (item_name, item_ids, items) = read_vectors(&task.items)?;
+    if items.n_cols() != queries.n_cols() {
+        return Err(Error::Table {
+            path: task.items.clone(),
+            expected: format!("vectors of {} numbers, as the queries have", queries.n_cols()),
+            found: format!("vectors of {}", items.n_cols()),
+        });
+    }
     // Equal column names (items against items) would not be one table.
     let item_name = if item_name == query_name { format!("similar_{item_name}") } else { item_name };
     on_event(Event::Started { stage: "retrieve" });
@@ -227,7 +234,8 @@ pub fn retrieve(task: &Retrieve, on_event: &mut dyn FnMut(Event)) -> Result<Stri
     let mut index = retrieval::index(&items, None)?;
     let n_queries = queries.n_rows();
     let mut n_rows = 0;
-    for start in (0..n_queries).step_by(RETRIEVE_BLOCK) {
+    // Where nothing is asked, an empty table still says what the columns are.
+    for start in (0..n_queries.max(1)).step_by(RETRIEVE_BLOCK) {
         let block = start..(start + RETRIEVE_BLOCK).min(n_queries);
         let dim = queries.n_cols();
         let values = queries.values()[block.start * dim..block.end * dim].to_vec();

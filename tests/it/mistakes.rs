@@ -1,6 +1,11 @@
 //! What people get wrong: each mistake with its exit code, the place named, and nothing published.
 
-use crate::shop::Shop;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, FixedSizeListArray, Int64Array, RecordBatch};
+use arrow::datatypes::Float32Type;
+
+use crate::shop::{Shop, read};
 
 #[track_caller]
 fn refused(shop: &Shop, args: &[&str], code: i32, expected: &[&str]) {
@@ -120,6 +125,27 @@ fn plumbing_names_what_it_cannot_read() {
         2,
         &["items.parquet", "`user_idx` or `user_id`", "title"],
     );
+    let vectors = |file: &str, width: i32, ids: &[i64]| {
+        let list = (0..ids.len()).map(|_| Some((0..width).map(|at| Some(at as f32)).collect::<Vec<_>>()));
+        let list = FixedSizeListArray::from_iter_primitive::<Float32Type, _, _>(list, width);
+        let ids: ArrayRef = Arc::new(Int64Array::from(ids.to_vec()));
+        let rows = RecordBatch::try_from_iter([("id", ids), ("vector", Arc::new(list) as ArrayRef)]);
+        shop.write(file, &rows.expect("rows"));
+    };
+    vectors("two.parquet", 2, &[1, 2]);
+    vectors("three.parquet", 3, &[1]);
+    let retrieve = |queries, items| {
+        ["retrieve", "--queries", queries, "--items", items, "--k", "1", "--out", "lists.parquet"]
+    };
+    let expected = ["three.parquet: expected vectors of 2 numbers", "found vectors of 3"];
+    refused(&shop, &retrieve("two.parquet", "three.parquet"), 2, &expected);
+    assert!(shop.lamplighter(&retrieve("two.parquet", "two.parquet")).status.success());
+    assert_eq!(read(&shop.path("lists.parquet")).num_rows(), 2);
+    // Nothing asked is an empty table, not the one before.
+    vectors("none.parquet", 2, &[]);
+    assert!(shop.lamplighter(&retrieve("none.parquet", "two.parquet")).status.success());
+    let lists = read(&shop.path("lists.parquet"));
+    assert_eq!((lists.num_rows(), lists.num_columns()), (0, 4));
 }
 
 #[test]
