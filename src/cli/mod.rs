@@ -381,14 +381,17 @@ pub fn main() -> ExitCode {
         }
     };
     if let Err(found) = choose_kernels() {
-        eprintln!("error: {KERNELS}: expected fast or portable; found {found}");
+        say(&format!("error: {KERNELS}: expected fast or portable; found {found}\n"));
         return ExitCode::from(2);
     }
     let mut progress = Progress::new(cli.log_format, cli.quiet, cli.profile.as_deref());
+    let is_night = matches!(&cli.command, Command::Run(args) if !args.dry_run);
     match dispatch(cli.command, &mut progress) {
         Ok(text) => {
             progress.finish();
-            print(&text)
+            let printed = print(&text);
+            // What a night has done is done, whether or not anybody can read its summary.
+            if is_night { ExitCode::SUCCESS } else { printed }
         }
         Err(error) => {
             progress.finish();
@@ -422,20 +425,26 @@ fn print(text: &str) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: cannot write to stdout: {error}");
+            say(&format!("error: cannot write to stdout: {error}\n"));
             ExitCode::FAILURE
         }
     }
 }
 
+/// Writes to stderr; where that cannot be written, nothing is left to do but to end with the right exit code.
+fn say(text: &str) {
+    let _ = std::io::stderr().write_all(text.as_bytes());
+}
+
 fn report(error: &Error) {
-    eprintln!("error: {error}");
+    let mut text = format!("error: {error}\n");
     for cause in causes(error) {
-        eprintln!("  caused by: {cause}");
+        text += &format!("  caused by: {cause}\n");
     }
     if let Some(hint) = error.hint() {
-        eprintln!("\nhint: {hint}");
+        text += &format!("\nhint: {hint}\n");
     }
+    say(&text);
 }
 
 /// A line as all others are, which is what an alert looks for.

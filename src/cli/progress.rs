@@ -10,8 +10,8 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, registry};
 
-use super::LogFormat;
 use super::profile::{Profile, TARGET};
+use super::{LogFormat, say};
 use crate::pipeline::Event;
 
 /// Draws or logs what the pipeline reports.
@@ -32,8 +32,12 @@ impl Progress {
     pub(super) fn new(format: LogFormat, quiet: bool, profile: Option<&Path>) -> Self {
         let terminal = std::io::stderr().is_terminal();
         let level = if quiet { "warn" } else { "info" };
-        let logs =
-            tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false).with_ansi(false);
+        // A line that cannot be written is lost: saying so where lines go would fail likewise, and end the process.
+        let logs = tracing_subscriber::fmt::layer()
+            .with_writer(std::io::stderr)
+            .log_internal_errors(false)
+            .with_target(false)
+            .with_ansi(false);
         let logs = match format {
             LogFormat::Json => logs.json().boxed(),
             LogFormat::Auto | LogFormat::Text => logs.boxed(),
@@ -54,7 +58,7 @@ impl Progress {
                 self.run = Some(tracing::info_span!("run", id = run_id).entered());
                 let goes_on = if resumed { " (resumed)" } else { "" };
                 if self.bars {
-                    eprintln!("run {run_id}{goes_on}");
+                    say(&format!("run {run_id}{goes_on}\n"));
                 } else {
                     tracing::info!("run {run_id}{goes_on}");
                 }
@@ -83,7 +87,7 @@ impl Progress {
             Event::Tried { number, note } => {
                 self.clear();
                 if self.bars {
-                    eprintln!("  trial {number:<6} {note}");
+                    say(&format!("  trial {number:<6} {note}\n"));
                 } else {
                     tracing::info!(trial = number, "{note}");
                 }
@@ -131,7 +135,7 @@ impl Progress {
 
     fn stage_line(&mut self, stage: &str, text: &str) {
         if self.bars {
-            eprintln!("  {stage:<12} {text}");
+            say(&format!("  {stage:<12} {text}\n"));
         } else {
             tracing::info!(stage, "{text}");
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, FixedSizeListArray, Int64Array, RecordBatch};
 use arrow::datatypes::Float32Type;
 
-use crate::shop::{Shop, read};
+use crate::shop::{Shop, command, read};
 
 #[track_caller]
 fn refused(shop: &Shop, args: &[&str], code: i32, expected: &[&str]) {
@@ -146,6 +146,33 @@ fn plumbing_names_what_it_cannot_read() {
     assert!(shop.lamplighter(&retrieve("none.parquet", "two.parquet")).status.success());
     let lists = read(&shop.path("lists.parquet"));
     assert_eq!((lists.num_rows(), lists.num_columns()), (0, 4));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn exit_codes_are_the_same_where_nothing_can_be_written() {
+    let shop = Shop::new(2_000, 0.0);
+    let full = || std::fs::File::options().write(true).open("/dev/full").expect("a full disk");
+    let code = |args: &[&str]| {
+        let mut command = command(args);
+        command.current_dir(shop.path("")).stdout(full()).stderr(full());
+        command.status().expect("the binary starts").code()
+    };
+    assert_eq!(code(&["run", "nowhere.toml"]), Some(2));
+    assert_eq!(
+        code(
+            &[
+                &RUN_THEN[..],
+                &["--log-format", "json", "--set", "gate.min_users=100000", "--set", "gate.enabled=true"]
+            ]
+            .concat()
+        ),
+        Some(3)
+    );
+    assert!(!shop.path("out/CURRENT").exists());
+    assert_eq!(code(&RUN_THEN), Some(0), "the night is published, whoever reads its summary");
+    assert!(shop.path("out/CURRENT").exists());
+    assert_eq!(code(&["runs", "job.toml"]), Some(1));
 }
 
 #[test]
