@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{JobArgs, report};
+use super::{JobArgs, report, say};
 use crate::error::Error;
 use crate::job::Job;
 use crate::lake::disk;
@@ -53,7 +53,13 @@ pub(super) fn sql(args: &SqlArgs) -> Result<String, Error> {
         (None, Some(_)) => {
             Err(Error::Usage { problem: "--out: expected a statement; found none".to_owned() })
         }
-        (None, None) => shell(&job, args.format()),
+        (None, None) => match shell(&job, args.format()) {
+            // A reader that has gone away has read enough.
+            Err(Error::Export { source }) if source.kind() == std::io::ErrorKind::BrokenPipe => {
+                Ok(String::new())
+            }
+            result => result,
+        },
     }
 }
 
@@ -75,7 +81,7 @@ fn shell(job: &Job, format: Format) -> Result<String, Error> {
     let mut history = if is_terminal { History::open() } else { History::default() };
     let prompt = |text: &str| {
         if is_terminal {
-            eprint!("{text}");
+            say(text);
         }
     };
     let mut statement = String::new();
@@ -90,34 +96,70 @@ fn shell(job: &Job, format: Format) -> Result<String, Error> {
         }
         statement.push_str(&line);
         statement.push('\n');
-        if !is_command && !line.trim_end().ends_with(';') && !statement.trim().is_empty() {
-            prompt("...> ");
-            continue;
-        }
-        let mut asked = std::mem::take(&mut statement);
-        if command == "\\s" {
-            eprint!("{}", history.shown());
-            asked.clear();
-        } else if let Some(again) = command.strip_prefix("\\g") {
-            match history.of_number(again.trim()) {
-                Ok(statement) => asked = statement.to_owned(),
-                Err(error) => {
-                    report(&error);
-                    asked.clear();
+        if is_command {
+            let mut asked = std::mem::take(&mut statement);
+            if command == "\\s" {
+                say(&history.shown());
+                asked.clear();
+            } else if let Some(again) = command.strip_prefix("\\g") {
+                match history.of_number(again.trim()) {
+                    Ok(statement) => asked = statement.to_owned(),
+                    Err(error) => {
+                        report(&error);
+                        asked.clear();
+                    }
                 }
+                say(&format!("{asked}\n"));
             }
-            eprintln!("{asked}");
+            ask(job, &mut history, &asked, format)?;
         }
-        if !asked.trim().is_empty() {
-            history.remember(&asked);
-            answer(job, &asked, format, is_terminal)?;
+        while let Some(end) = end_of_statement(&statement) {
+            let rest = statement.split_off(end);
+            ask(job, &mut history, &std::mem::replace(&mut statement, rest), format)?;
         }
-        prompt("sql> ");
+        if is_blank(&statement) {
+            statement.clear();
+        }
+        prompt(if statement.is_empty() { "sql> " } else { "...> " });
     }
-    if !statement.trim().is_empty() {
-        answer(job, &statement, format, is_terminal)?;
-    }
+    ask(job, &mut history, &statement, format)?;
     Ok(String::new())
+}
+
+/// Where a text's first statement ends: behind a semicolon that is in no string, name or comment.
+fn end_of_statement(text: &str) -> Option<usize> {
+    let mut at = 0;
+    while !text[at..].starts_with(';') {
+        at += piece(&text[at..])?;
+    }
+    Some(at + 1)
+}
+
+/// Whether nothing is asked.
+fn is_blank(text: &str) -> bool {
+    let mut at = 0;
+    while let Some(length) = piece(&text[at..]) {
+        let piece = &text[at..at + length];
+        let is_comment = ["--", "/*"].iter().any(|begin| piece.starts_with(begin));
+        if !is_comment && piece != ";" && !piece.trim().is_empty() {
+            return false;
+        }
+        at += length;
+    }
+    at == text.len()
+}
+
+/// The length of what a text begins with, which is a comment, something in quotes or a letter; nothing where that has
+/// no end yet.
+fn piece(text: &str) -> Option<usize> {
+    let until = |begin: usize, end: &str| Some(begin + text[begin..].find(end)? + end.len());
+    match text.chars().next()? {
+        '\'' => until(1, "'"),
+        '"' => until(1, "\""),
+        '-' if text.starts_with("--") => until(2, "\n"),
+        '/' if text.starts_with("/*") => until(2, "*/"),
+        letter => Some(letter.len_utf8()),
+    }
 }
 
 /// What was asked at a terminal, the oldest first.
@@ -170,7 +212,11 @@ impl History {
     }
 }
 
-fn answer(job: &Job, statement: &str, format: Format, is_terminal: bool) -> Result<(), Error> {
+fn ask(job: &Job, history: &mut History, statement: &str, format: Format) -> Result<(), Error> {
+    if is_blank(statement) {
+        return Ok(());
+    }
+    history.remember(statement);
     match pipeline::sql(job, statement, format) {
         Ok(text) => {
             let mut stdout = std::io::stdout().lock();
@@ -179,10 +225,26 @@ fn answer(job: &Job, statement: &str, format: Format, is_terminal: bool) -> Resu
                 .and_then(|()| stdout.flush())
                 .map_err(|source| Error::Export { source })
         }
-        Err(error) if is_terminal => {
+        Err(error) if std::io::stdin().is_terminal() => {
             report(&error);
             Ok(())
         }
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_statement_goes_up_to_its_semicolon_wherever_lines_end() {
+        let rest = |text: &'static str| end_of_statement(text).map(|end| &text[end..]);
+        assert_eq!(rest("SELECT 1; SELECT 2;\n"), Some(" SELECT 2;\n"));
+        assert_eq!(rest("SELECT 'a;b', \"c;d\", 'it''s;' -- e;\n /* f; */;"), Some(""));
+        assert_eq!(rest("SELECT 'a;\n"), None);
+        assert_eq!(rest("SELECT 1 - 2 / 3 -- é;\n"), None);
+        assert!(is_blank(" -- a note\n/* another */ ;\n") && is_blank(""));
+        assert!(!is_blank("SELECT 1 -- a note\n") && !is_blank("/* another\n") && !is_blank("'"));
     }
 }

@@ -21,6 +21,19 @@ fn ask(shop: &Shop, args: &[&str]) -> String {
     String::from_utf8(output.stdout).expect("text")
 }
 
+/// The shell's exit code and answers, with these statements on its stdin.
+fn piped(shop: &Shop, statements: &[u8], to: Stdio) -> (Option<i32>, String) {
+    let mut shell = command(&["sql", "job.toml", "--format", "csv"])
+        .current_dir(shop.path(""))
+        .stdin(Stdio::piped())
+        .stdout(to)
+        .spawn()
+        .expect("the binary starts");
+    shell.stdin.take().expect("its input").write_all(statements).expect("it reads");
+    let output = shell.wait_with_output().expect("it ends");
+    (output.status.code(), String::from_utf8(output.stdout).expect("text"))
+}
+
 #[test]
 fn ready_made_questions_have_answers() {
     let shop = two_nights();
@@ -74,17 +87,14 @@ fn answers_come_as_people_and_programs_want_them() {
     assert!(ask(&shop, &[asked, "--out", "lists.parquet"]).starts_with("2"));
     assert_eq!(read(&shop.path("lists.parquet")).num_columns(), 2);
 
-    let mut shell = command(&["sql", "job.toml", "--format", "csv"])
-        .current_dir(shop.path(""))
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("the binary starts");
-    let typed = b"SELECT 1\n  AS one;\n\\d runs\nSELECT 2 AS two";
-    shell.stdin.take().expect("its input").write_all(typed).expect("it reads");
-    let output = shell.wait_with_output().expect("it ends");
-    let text = String::from_utf8(output.stdout).expect("text");
+    let (_, text) = piped(&shop, b"SELECT 1\n  AS one;\n\\d runs\nSELECT 2 AS two", Stdio::piped());
     assert!(text.starts_with("one\n1\nrun_id ") && text.ends_with("two\n2\n"), "{text}");
+    let typed = b"SELECT 1 AS one; SELECT ';' AS two; -- a note\nSELECT 3\n  AS three; SELECT 4 AS four";
+    let (code, text) = piped(&shop, typed, Stdio::piped());
+    assert_eq!((code, text.as_str()), (Some(0), "one\n1\ntwo\n;\nthree\n3\nfour\n4\n"));
+    let (reader, gone) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    assert_eq!(piped(&shop, b"SELECT 1;\nSELECT 2;\n", gone.into()).0, Some(0), "nobody reads it any more");
     assert_eq!(shop.lamplighter(&["sql", "job.toml", "DROP TABLE runs"]).status.code(), Some(2));
 }
 
