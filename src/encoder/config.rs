@@ -151,7 +151,8 @@ impl Config {
     }
 
     /// A hash of everything that decides a text's embedding but texts: the model's files, `max_tokens`,
-    /// `precision` and `kind`; not where products of f32 are computed, which is rounding.
+    /// `precision` and `kind`; not where products of f32 are computed, which is rounding, unless kernels are the
+    /// portable ones: support wants to know what those make of a text.
     ///
     /// # Errors
     /// If a file cannot be read.
@@ -176,6 +177,9 @@ impl Config {
         }
         if self.kind == Kind::Static {
             hasher.update(b"static").update(&self.static_dim.get().to_le_bytes());
+        }
+        if kernels::are_portable() {
+            hasher.update(b"portable");
         }
         Ok(hasher.finalize().to_hex()[..32].to_owned())
     }

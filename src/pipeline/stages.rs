@@ -14,7 +14,7 @@ use crate::evaluation::{Hold, Split};
 use crate::job::Job;
 use crate::lake::table::{self, Layout};
 use crate::lake::{self, Lake};
-use crate::matrix::{Csr, Dense};
+use crate::matrix::{Csr, Dense, kernels};
 use crate::publish::{DoneStage, Fingerprint, Manifest, Output, Rows, Run, Stage, State};
 use crate::{behavior, catalog, repeat};
 
@@ -507,11 +507,13 @@ pub(super) fn window_folder(stage: &Path, window: &str) -> PathBuf {
     if window == "full" { stage.to_owned() } else { stage.join(window) }
 }
 
-/// The version and, where the program's file can be read, its hash: another build may give other rows.
+/// The version and, where the program's file can be read, its hash: another build may give other rows, and so may
+/// other kernels, whose results support compares.
 fn program() -> String {
     let file = std::env::current_exe().and_then(std::fs::read);
     let hash = file.map_or_else(|_| String::new(), |bytes| blake3::hash(&bytes).to_hex()[..32].to_owned());
-    format!("{} {hash}", env!("CARGO_PKG_VERSION"))
+    let kernels = if kernels::are_portable() { " portable" } else { "" };
+    format!("{} {hash}{kernels}", env!("CARGO_PKG_VERSION"))
 }
 
 /// Moments of the run date count until its last microsecond, UTC.

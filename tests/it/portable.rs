@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Float32Array, RecordBatch, UInt32Array};
 
-use crate::shop::{Shop, command, read};
+use crate::shop::{Shop, command, manifest, read};
 
 const KERNELS: &str = "LAMPLIGHTER_KERNELS";
 
@@ -49,4 +49,26 @@ fn kernels_that_are_not_known_are_refused_before_any_work() {
     assert_eq!(refused.status.code(), Some(2));
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(said.contains("LAMPLIGHTER_KERNELS: expected fast or portable; found avx"), "{said}");
+}
+
+#[test]
+fn nothing_that_other_kernels_made_is_taken_over() {
+    let shop = Shop::new(2_000, 0.0);
+    let model = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("data/models/all-MiniLM-L6-v2");
+    shop.write_job(&format!("[encoder]\nmodel = '{}'", model.display()));
+    let night = |kernels: &str, date: &str| {
+        let done = with_kernels(&shop, kernels, &["run", "job.toml", "--date", date]);
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        manifest(&shop.current())
+    };
+    let adopted = |night: &serde_json::Value| {
+        let stages = night["stages"].as_array().expect("stages").iter();
+        stages.filter(|stage| !stage["reused_from"].is_null()).count()
+    };
+    let cached = |night: &serde_json::Value| night["facts"]["encode"]["cached"].as_u64().expect("a number");
+    night("fast", "2026-11-21");
+    let portable = night("portable", "2026-11-21");
+    assert_eq!((adopted(&portable), cached(&portable)), (0, 0));
+    let again = night("portable", "2026-11-21");
+    assert!(adopted(&again) > 7, "its own it takes over");
 }
