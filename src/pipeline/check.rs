@@ -1,5 +1,7 @@
 //! Everything that can be wrong before any work: inputs, columns, types, model, device.
 
+use arrow::datatypes::DataType;
+
 use crate::encoder::Kind;
 use crate::error::Error;
 use crate::job::Job;
@@ -93,6 +95,14 @@ pub(super) fn inputs(job: &Job) -> Result<Inputs, Error> {
         if expected.is_integer() != found.is_integer() {
             let (events, found) = (expected.to_string(), found.to_string());
             return Err(Error::IdTypes { column, input, events, found });
+        }
+    }
+    // Lists of users of both tables are one table, and no integer type has room for the ids of these two.
+    if let Some(users) = users.as_ref().filter(|_| spec.ranking.include_cold) {
+        let (expected, found) = (&events.id_types["user_id"], &users.id_types["user_id"]);
+        if (*expected == DataType::UInt64) != (*found == DataType::UInt64) {
+            let (events, found) = (expected.to_string(), found.to_string());
+            return Err(Error::IdTypes { column: "user_id", input: "users", events, found });
         }
     }
     let output = spec.output.to_string_lossy();

@@ -81,7 +81,8 @@ impl Night<'_> {
     }
 
     /// The users who get a list, and the order of their ids: those with history, and with
-    /// `include_cold` those of the users' table without, numbered after them.
+    /// `include_cold` those of the users' table without, numbered after them. Where the two tables' integers are of
+    /// different widths, they are of the one that has room for both.
     fn listed_users(&self, ids: &Ids) -> Result<(IdColumn, Vec<u32>), Error> {
         let warm = self.user_ids(ids);
         if !self.job.spec.ranking.include_cold {
@@ -92,7 +93,11 @@ impl Night<'_> {
         let cold = lake::read(&path, &["user_id"])?.column(0).clone();
         let all = arrow::compute::concat(&[&ids.users, &cold])?;
         let order = arrow::compute::sort_to_indices(&all, None, None)?;
-        Ok((warm.with(all), order.values().to_vec()))
+        let of_events = &self.inputs.events.id_types["user_id"];
+        let is_same = self.inputs.users.as_ref().is_none_or(|users| users.id_types["user_id"] == *of_events);
+        let widest = all.data_type().clone();
+        let users = if is_same { warm.with(all) } else { IdColumn::new(all, widest) };
+        Ok((users, order.values().to_vec()))
     }
 
     /// Items for each search: what users turned to after it, and what its words resemble. A search of fewer users

@@ -327,6 +327,28 @@ fn users_without_events_may_have_ids_of_another_width() {
     assert!(cold.len() == 20 && cold.iter().all(|row| row[1] == "popularity"), "{cold:?}");
     let warnings = manifest(&run)["warnings"].to_string();
     assert!(warnings.contains("1 rows have no user_id and 1 repeat one"), "{warnings}");
+
+    // Wider than in the events, and of a kind that no other integer has room for.
+    let users = |ids: ArrayRef| {
+        shop.write("data/users.parquet", &RecordBatch::try_from_iter([("user_id", ids)]).expect("rows"));
+    };
+    for file in shop.event_files() {
+        shop.rewrite(&file, |rows| {
+            let ids = cast(rows.column_by_name("user_id").expect("ids"), &DataType::Int32).expect("ids");
+            with(&rows, "user_id", ids)
+        });
+    }
+    users(Arc::new(Int64Array::from(vec![1, 5_000_000_000])));
+    let listed = rows(&shop.run(&sets).join("recommendations"), &["user_id"]);
+    assert_eq!(listed.iter().filter(|row| row[0] == "5000000000").count(), 20);
+    users(Arc::new(UInt64Array::from(vec![1, u64::MAX])));
+    let refused = shop.lamplighter(&[&["check", "job.toml"], &sets[..]].concat());
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(2), "{said}");
+    assert!(
+        said.contains("users: column `user_id`: expected Int32 as in the events; found UInt64"),
+        "{said}"
+    );
 }
 
 #[test]
