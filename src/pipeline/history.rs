@@ -31,7 +31,7 @@ pub(super) struct History {
     /// nothing.
     last_times: Vec<i64>,
     /// Each user's segment, as a position in `segment_names`; [`NO_SEGMENT`] where the window has no event of
-    /// the user.
+    /// the user, or the job's own `users` leave the user out.
     pub(super) segments: Vec<u32>,
     /// Segments by name, ascending.
     pub(super) segment_names: Vec<String>,
@@ -155,7 +155,10 @@ impl History {
                 strengths.push(place.map_or(0, |at| self.strengths[at]));
                 n_events.push(place.map_or(0, |at| self.n_events[at]));
                 last_times.extend(place.and_then(|at| self.last_times.get(at)));
-                self.popularity.row_mut(*item as usize)[segment] += weight;
+                // Of a user of no segment nothing counts in one.
+                if let Some(popularity) = self.popularity.row_mut(*item as usize).get_mut(segment) {
+                    *popularity += weight;
+                }
                 self.n_users_of_item[*item as usize] += 1;
             }
         }
@@ -198,8 +201,8 @@ impl History {
         let mut users = Dense::zeros(self.interactions.n_rows(), n);
         let mut counts = vec![0f64; items.n_rows() * n];
         for user in 0..self.interactions.n_rows() {
-            // A user of no segment has no interaction either.
-            let columns = [0, (self.segments[user] as usize).saturating_add(1).min(n - 1)];
+            let own = (self.segments[user] as usize).saturating_add(1);
+            let columns = if own < n { &[0, own][..] } else { &[0] };
             columns.iter().for_each(|column| users.row_mut(user)[*column] = 1.0);
             let first = self.interactions.offset(user);
             for (at, item) in self.interactions.row(user).0.iter().enumerate() {

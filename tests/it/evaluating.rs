@@ -336,3 +336,21 @@ fn weights_that_are_given_are_not_calibrated() {
     assert!(!metrics.iter().any(|row| row[0] == "mse"));
     assert!(rows(&run.join("backtest"), &["probability"]).iter().all(|row| row[0] == "NULL"));
 }
+
+#[test]
+fn users_whom_the_jobs_own_statement_leaves_out_are_of_no_segment() {
+    let shop = Shop::new(5_000, 0.0);
+    shop.without_weights();
+    let statement = include_str!("../../sql/behavior/users.sql");
+    let order = "ORDER BY activity.user_idx";
+    assert!(statement.contains(order));
+    let some = statement.replace(order, &format!("WHERE n_events > 15\n{order}"));
+    std::fs::write(shop.path("users.sql"), some).expect("a statement");
+    for split in ["random", "leave-last-out", "temporal"] {
+        let split = format!("evaluation.split='{split}'");
+        let run = shop.run(&["--set", "behavior.sql={users='users.sql'}", "--set", &split]);
+        let profiles = rows(&run.join("user_profiles"), &["user_id"]).len();
+        let factors = rows(&run.join("user_factors"), &["user_id"]).len();
+        assert!(profiles > 20 && profiles < factors, "{profiles} of {factors}");
+    }
+}
