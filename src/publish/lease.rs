@@ -2,8 +2,9 @@
 //!
 //! It is written only where it is still the version that was read. Whoever holds it writes it anew every quarter of
 //! its term, in a thread of its own. Whoever wants it watches: one that is written anew has a holder that lives, one
-//! that stays as it is for its whole term, or has run out a term ago, has none. So nothing hangs on machines' clocks
-//! being right. A process that has the same mirror need not watch: that folder's own lock says that the holder is gone.
+//! that stays as it is for its whole term has none, nor has one that says that it was let go. So nothing hangs on
+//! machines' clocks being right. A process that has the same mirror need not watch: that folder's own lock says that
+//! the holder is gone.
 
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -28,8 +29,11 @@ struct Record {
     /// The folder that it works in.
     mirror: String,
     term_s: u32,
+    /// By the holder's clock; [`LET_GO`] once it has ended.
     until: DateTime<Utc>,
 }
+
+const LET_GO: DateTime<Utc> = DateTime::UNIX_EPOCH;
 
 /// A lock that is held until it is dropped.
 #[derive(Debug)]
@@ -76,8 +80,7 @@ impl Lease {
             // What nobody can read holds nobody back.
             let Ok(record) = serde_json::from_slice::<Record>(found) else { break };
             let term = Duration::from_secs(u64::from(record.term_s));
-            let ran_out = record.until + term < Utc::now();
-            if record.mirror == mirror || ran_out || watched.elapsed() > term {
+            if record.mirror == mirror || record.until == LET_GO || watched.elapsed() > term {
                 break;
             }
             std::thread::sleep(WATCH);
@@ -164,7 +167,7 @@ impl Drop for Lease {
             let _ = renewing.join();
         }
         // A lock that cannot be let go runs out.
-        let _ = self.held.renew(DateTime::UNIX_EPOCH);
+        let _ = self.held.renew(LET_GO);
     }
 }
 

@@ -318,6 +318,31 @@ fn a_night_killed_on_its_way_up_leaves_current_and_goes_on_here_or_elsewhere() {
 }
 
 #[test]
+fn a_holder_whose_clock_is_far_behind_keeps_its_lock() {
+    let s3 = S3::start();
+    let shop = shop_in(&s3);
+    let renew = |second: u32| {
+        let until = format!("2020-01-01T00:00:{:02}Z", second % 60);
+        let lock = format!(r#"{{"holder":"pid 1","mirror":"elsewhere","term_s":4,"until":"{until}"}}"#);
+        s3.put("out/.night.lock", lock.as_bytes());
+    };
+    renew(0);
+    let asked = prepared(&shop, s3.port, &RUN).stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
+    let mut asked = asked.expect("the binary starts");
+    let mut second = 0;
+    while asked.try_wait().expect("its state").is_none() {
+        std::thread::sleep(Duration::from_secs(1));
+        second += 1;
+        renew(second);
+        assert!(second < 60, "it never ends");
+    }
+    let text = said(&asked.wait_with_output().expect("it ends"), 4);
+    assert!(text.contains("another run of this job is working (pid 1)"), "{text}");
+    // Nobody renews it any more.
+    said(&lamplighter(&shop, s3.port, &[&RUN[..], &["--stage", "behavior"]].concat()), 0);
+}
+
+#[test]
 fn what_cannot_be_used_is_refused_before_any_work_without_telling_secrets() {
     let s3 = S3::start();
     let shop = shop_in(&s3);
