@@ -1,7 +1,7 @@
 //! The data dictionary: what each column of each published table means, in a line.
 
 /// Table, column, meaning; `*` is a column of any table, a trailing `*` any column that begins so.
-const MEANINGS: [(&str, &str, &str); 72] = [
+const MEANINGS: [(&str, &str, &str); 71] = [
     ("*", "user_id", "the user, as the events have it"),
     ("*", "item_id", "the item, as the catalogue has it"),
     ("*", "rank", "place in the list, from 1"),
@@ -36,11 +36,10 @@ const MEANINGS: [(&str, &str, &str); 72] = [
     ("user_profiles", "last_time", "the last event, UTC"),
     ("user_profiles", "categories", "categories the user turns to, with shares"),
     ("user_profiles", "brands", "brands the user turns to, with shares"),
-    ("user_profiles", "terms", "words of titles and searches that set the user apart, with shares"),
+    ("user_profiles", "terms", "words of titles that set the user apart, with shares"),
     ("user_profiles", "price_low", "a tenth of what the user turns to is cheaper"),
     ("user_profiles", "price_high", "a tenth of what the user turns to is dearer"),
-    ("user_profiles", "price_median", "half of what the user turns to is cheaper"),
-    ("user_profiles", "embedding", "the user among the texts, of unit length; null without texts"),
+    ("user_profiles", "embedding", "the user among the texts; null without texts"),
     ("item_embeddings", "embedding", "the item's text, of unit length; null without one"),
     ("*", "factors", "the learned factors: user · item is the score of the source `factors`"),
     (
