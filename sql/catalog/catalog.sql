@@ -8,11 +8,11 @@ SELECT
     items.category,
     items.price,
     items.created_at,
-    nullif(btrim(items.item_text), '')          AS text,
-    coalesce(items.may_be_listed, FALSE)        AS eligible,
-    CAST(coalesce(items.boost, 0.0) AS REAL)    AS boost,
-    CAST(items.pin AS SMALLINT UNSIGNED)        AS pin
+    nullif(btrim(items.lamplighter_text), '')           AS text,
+    items.lamplighter_eligible                          AS eligible,
+    CAST(items.lamplighter_boost AS REAL)               AS boost,
+    CAST(items.lamplighter_pin AS SMALLINT UNSIGNED)    AS pin
 FROM numbered_items AS items
 JOIN item_ids ON items.item_id = item_ids.item_id
-WHERE items.copy = 1
+WHERE items.lamplighter_copy = 1
 ORDER BY item_ids.item_idx

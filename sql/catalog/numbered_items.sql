@@ -1,10 +1,13 @@
 -- The items input, every row with its place among those of the same id: one that may be listed comes
--- first, and of those the first by title. `described_items` is the items input with `item_text` (the text
--- that is embedded) and `may_be_listed` (the job's rule) beside its columns.
+-- first, of those the first by title, and at last by a fingerprint of the whole row, so that rows that
+-- differ have one order. `described_items` is the items input with columns of the job's beside its own, which
+-- may have any other name: the text that is embedded, the rule, boost, pin and fingerprint.
 SELECT
     *,
     row_number() OVER (
         PARTITION BY item_id
-        ORDER BY may_be_listed DESC, title, item_text, price, brand, category, created_at, description, tags
-    ) AS copy
+        ORDER BY
+            lamplighter_eligible DESC, title, lamplighter_text, price, brand, category, created_at,
+            description, tags, lamplighter_boost, lamplighter_pin, lamplighter_fingerprint
+    ) AS lamplighter_copy
 FROM described_items

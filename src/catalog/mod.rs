@@ -207,8 +207,13 @@ pub fn attributes(
     path: &Path,
 ) -> Result<(), Error> {
     number(lake, items.0, items.1, config)?;
+    let values: Vec<String> = (0..columns.len()).map(|at| format!("value_{at}")).collect();
+    let values = values.join(", ");
     let sql = format!(
-        "SELECT item_ids.item_idx{} FROM numbered_items JOIN item_ids ON numbered_items.item_id = item_ids.item_id WHERE copy = 1 ORDER BY item_ids.item_idx",
+        "SELECT item_ids.item_idx, {values} FROM (
+            SELECT item_id{} FROM numbered_items WHERE lamplighter_copy = 1
+        ) AS items JOIN item_ids ON items.item_id = item_ids.item_id
+        ORDER BY item_ids.item_idx",
         lake::as_text(columns)
     );
     lake.write("item_attributes", &sql, &[], path, Readers::Stages)?;
@@ -248,9 +253,13 @@ fn define_described_items(lake: &Lake, text: Option<&[String]>, config: &Config)
         false => format!("concat_ws(' | ', {})", parts.join(", ")),
     };
     let rule = &config.eligible;
+    // Nested columns decide nothing but by the rules, whose results are compared themselves.
+    let all = lake.plain_columns("items")?;
+    let all = all.iter().map(|column| lake::quoted(column)).collect::<Vec<_>>().join(", ");
     let sql = format!(
-        "SELECT *, {text} AS item_text, ({rule}) AS may_be_listed, \
-         0.0{boost} AS boost, CASE WHEN FALSE THEN 0{pin} END AS pin FROM items"
+        "SELECT *, {text} AS lamplighter_text, coalesce(({rule}), FALSE) AS lamplighter_eligible, \
+         0.0{boost} AS lamplighter_boost, CASE WHEN FALSE THEN 0{pin} END AS lamplighter_pin, \
+         fingerprint({all}) AS lamplighter_fingerprint FROM items"
     );
     Ok(lake.define("described_items", &sql, &[])?)
 }

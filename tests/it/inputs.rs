@@ -1,6 +1,7 @@
 //! Tables as shops really have them: types, nulls and files that differ.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{
@@ -9,6 +10,8 @@ use arrow::array::{
 };
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Schema, TimeUnit, UInt64Type};
+use arrow::compute::{cast, concat_batches, take_record_batch};
+use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
 
 use crate::shop::{Shop, manifest, read};
 use crate::table::rows;
@@ -152,6 +155,54 @@ fn missing_numbers_and_times_out_of_this_world_stop_nothing() {
     let events = manifest(&shop.run(&[]))["events"].clone();
     assert_eq!(events["excluded"]["before_history"], n_files);
     assert_eq!(events["kept"], 5_000 - n_files);
+}
+
+#[test]
+fn of_an_items_rows_the_same_one_always_counts_whatever_columns_the_shop_has() {
+    let shop = Shop::new(2_000, 0.0);
+    let n = read(&shop.path("data/items.parquet")).num_rows();
+    let column = |value: Option<i64>| -> ArrayRef { Arc::new(Int64Array::from(vec![value; n])) };
+    shop.rewrite("data/items.parquet", |mut rows| {
+        // Names that columns of the job's own might have.
+        for name in ["boost", "pin", "copy", "text", "item_text", "item_idx", "eligible", "may_be_listed"] {
+            rows = with(&rows, name, column(Some(1)));
+        }
+        let copies = [(None, 2), (Some(0), 2), (Some(5), 1), (Some(5), 7), (Some(5), 3), (Some(5), 8)];
+        let copies = copies.map(|(stock, margin)| {
+            with(&with(&rows, "stock", column(stock)), "margin", column(Some(margin)))
+        });
+        concat_batches(&copies[0].schema(), &copies).expect("rows")
+    });
+    let night = |output: &str| {
+        let output = format!("output={output}");
+        let sets = [
+            "catalog.eligible='stock > 0 AND copy = 1'",
+            "catalog.boosts=[{when='margin = 3',add=0.5},{when='margin = 1',add=0.1}]",
+            "evaluation.slices=['items.margin','items.item_id','items.item_idx']",
+            &output,
+        ];
+        let sets: Vec<&str> = sets.into_iter().flat_map(|set| ["--set", set]).collect();
+        shop.run(&sets)
+    };
+    let run = night("out");
+    let items = manifest(&run)["items"].clone();
+    assert_eq!((&items["kept"], &items["rejected"]["duplicate"]), (&n.into(), &(5 * n).into()));
+    // Of the rows that may be listed one with the least boost.
+    let catalog = rows(&run.join("stages/catalog/catalog.parquet"), &["eligible", "boost"]);
+    assert!(catalog.len() == n && catalog.iter().all(|row| row[..] == ["true", "0.0"]), "{catalog:?}");
+    let metrics = |run: &Path| rows(&run.join("metrics"), &["system", "metric", "k", "slice", "value"]);
+    let found = metrics(&run);
+    let slices = |of: &str| -> BTreeSet<String> {
+        found.iter().filter_map(|row| row[3].strip_prefix(of).map(str::to_owned)).collect()
+    };
+    assert_eq!(slices("items.margin="), ["7".to_owned(), "8".to_owned()].into());
+    assert_eq!(slices("items.item_idx="), ["1".to_owned()].into());
+    assert!(slices("items.item_id=").len() > 5);
+    shop.rewrite("data/items.parquet", |rows| {
+        let last_first = (0..rows.num_rows() as i64).rev().collect::<Int64Array>();
+        take_record_batch(&rows, &last_first).expect("rows")
+    });
+    assert_eq!(metrics(&night("again")), found);
 }
 
 #[test]
