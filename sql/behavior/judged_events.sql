@@ -13,7 +13,8 @@ SELECT
         WHEN events.user_id IS NULL                                          THEN 'null_user'
         WHEN events.event_time IS NULL                                       THEN 'null_time'
         WHEN event_types.event_type IS NULL                                  THEN 'unknown_type'
-        WHEN events.event_time > $run_end AND $reject_later                  THEN 'future_time'
+        WHEN events.event_time > $run_end
+            THEN CASE WHEN $reject_later THEN 'future_time' END
         WHEN events.quantity < 0                                             THEN 'negative_quantity'
         WHEN events.item_id IS NOT NULL AND item_ids.item_idx IS NULL        THEN 'unknown_item'
         WHEN event_types.event_type <> 'search' AND events.item_id IS NULL   THEN 'null_item'

@@ -172,14 +172,6 @@ pub fn aggregate(
     let mut run = Run { lake, statements: Statements::load(config)?, folder, on_step, done: 0 };
     lake.register_input("events", sources.events, &event_contract())?;
     lake.register_rows("event_types", event_types(config))?;
-    match sources.items {
-        Some(items) => {
-            let fields = vec![Field::required("item_id", Kind::Id)];
-            lake.register_input("known_items", items, &Contract { fields, open: false })?;
-        }
-        None => lake.define("known_items", "SELECT DISTINCT item_id FROM events", &[])?,
-    }
-
     match sources.users {
         Some(users) => lake.register_input("all_user_attributes", users, &user_contract())?,
         None => lake.define("all_user_attributes", "SELECT user_id FROM events WHERE FALSE", &[])?,
@@ -187,6 +179,16 @@ pub fn aggregate(
     run.ask_for_consent(sources.consent)?;
 
     let run_end = ("run_end", Param::Time(run_end_us));
+    match sources.items {
+        Some(items) => {
+            let fields = vec![Field::required("item_id", Kind::Id)];
+            lake.register_input("known_items", items, &Contract { fields, open: false })?;
+        }
+        None => {
+            let sql = include_str!("../../sql/behavior/known_items.sql");
+            lake.define("known_items", sql, std::slice::from_ref(&run_end))?;
+        }
+    }
     let clock = run.query("clock", std::slice::from_ref(&run_end))?;
     let mut facts = Facts {
         first_us: time(&clock, "first_time"),

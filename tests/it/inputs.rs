@@ -206,6 +206,43 @@ fn of_an_items_rows_the_same_one_always_counts_whatever_columns_the_shop_has() {
 }
 
 #[test]
+fn without_a_catalogue_items_are_those_of_events_that_may_count() {
+    let shop = shop(|rows, _| rows);
+    let users = rows(&shop.path("data/users.parquet"), &["user_id", "consent"]);
+    let agreed: BTreeSet<String> =
+        users.into_iter().filter(|row| row[1] == "true").map(|row| row[0].clone()).collect();
+    let (files, mut expected) = (shop.event_files(), BTreeSet::new());
+    let day = |file: &str| file.split("event_date=").nth(1).expect("a day")[..10].to_owned();
+    let last = day(&files[files.len() / 2]);
+    for file in &files {
+        let events = read(&shop.path(file));
+        let column = |name| events.column_by_name(name).expect("the column").as_string::<i32>().clone();
+        let of = |user: Option<&str>, item: Option<&str>| {
+            let item = item?;
+            let may_count = agreed.contains(user?) && day(file) <= last;
+            Some(if may_count { item.to_owned() } else { format!("of-others-{item}") })
+        };
+        let items: StringArray =
+            column("user_id").iter().zip(&column("item_id")).map(|(user, item)| of(user, item)).collect();
+        expected.extend(items.iter().flatten().filter(|item| !item.starts_with("of-")).map(str::to_owned));
+        shop.write(file, &with(&events, "item_id", Arc::new(items)));
+    }
+    let sets = [
+        "inputs.users={path='data/users.parquet'}",
+        "privacy.consent='consent'",
+        "behavior.later_events='exclude'",
+    ];
+    let sets: Vec<&str> = sets.into_iter().flat_map(|set| ["--set", set]).collect();
+    let run = shop.run_of(&last, &sets);
+    let events = manifest(&run)["events"].clone();
+    let excluded: Vec<&str> =
+        events["excluded"].as_object().expect("counts").keys().map(String::as_str).collect();
+    assert_eq!((excluded, &events["rejected"]), (vec!["later", "no_consent"], &serde_json::json!({})));
+    let items = rows(&run.join("stages/behavior/item_ids.parquet"), &["item_id"]);
+    assert_eq!(items.into_iter().map(|row| row[0].clone()).collect::<BTreeSet<_>>(), expected);
+}
+
+#[test]
 fn only_the_files_that_were_checked_are_read_and_folders_tell_columns() {
     let shop = shop(|rows, _| rows);
     let (files, n) = (shop.event_files(), 5_000);
