@@ -3,8 +3,10 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use arrow::datatypes::Schema;
+use arrow::datatypes::{Schema, SchemaRef, TimeUnit};
+use datafusion::datasource::file_format::parquet::Int96Coercer;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::schema::types::SchemaDescriptor;
 
 use super::access::Access;
 use super::input::Error;
@@ -119,7 +121,13 @@ pub(super) fn footer(path: &Path) -> Result<(SourceFile, Schema), Error> {
     let rows = reader.metadata().file_metadata().num_rows().max(0) as u64;
     let (size, modified_ns) = (facts.len(), modified_ns(&facts));
     let file = SourceFile { path: path.to_owned(), size, modified_ns, rows, etag: String::new() };
-    Ok((file, reader.schema().as_ref().clone()))
+    Ok((file, columns(reader.parquet_schema(), reader.schema())))
+}
+
+/// A file's columns as sessions read them, times of 96 bits among them.
+pub(super) fn columns(file: &SchemaDescriptor, schema: &SchemaRef) -> Schema {
+    let coerced = Int96Coercer::new(file, schema, &TimeUnit::Microsecond).coerce();
+    coerced.unwrap_or_else(|| schema.as_ref().clone())
 }
 
 /// The hive partition columns (`key=value` folders) that every file's path has, in its order.

@@ -407,7 +407,7 @@ impl Input {
     /// The first file that cannot be read to its end.
     pub fn verify(&self) -> Result<(), Error> {
         let runtime = remote::runtime()?;
-        let session = SessionContext::new();
+        let session = SessionContext::new_with_config(super::settings());
         self.register_stores(&session)?;
         runtime.block_on(async {
             for file in &self.files {
@@ -514,7 +514,7 @@ impl Input {
     fn check_statement(&mut self, fields: &[Field]) -> Result<(), Error> {
         let runtime = remote::runtime()?;
         let path = self.config.sql.clone().unwrap_or_default();
-        let session = super::with_functions(SessionContext::new());
+        let session = super::with_functions(SessionContext::new_with_config(super::settings()));
         let frame = runtime.block_on(super::mapping::source(&session, "input", self))?;
         let schema = frame.schema().as_arrow().clone();
         self.check_columns(&path, &schema, fields)?;

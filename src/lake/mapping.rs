@@ -9,7 +9,8 @@ use datafusion::common::Column;
 use datafusion::dataframe::DataFrame;
 use datafusion::error::DataFusionError;
 use datafusion::logical_expr::{ColumnarValue, ScalarUDF, Volatility, create_udf};
-use datafusion::prelude::{Expr, ParquetReadOptions, SessionContext, cast, lit, when};
+use datafusion::prelude::{Expr, ParquetReadOptions, SessionContext, cast, lit, try_cast, when};
+use datafusion::scalar::ScalarValue;
 
 use super::access::Access;
 use super::files::{partition_values, url};
@@ -90,7 +91,7 @@ fn mapped(input: &Input, field: &input::Field, schema: &Schema) -> Result<Expr, 
     }
     let column = input.column(field);
     let Ok(found) = schema.field_with_name(&column) else {
-        let null = lit(datafusion::scalar::ScalarValue::Null);
+        let null = lit(ScalarValue::Null);
         return Ok(cast(null, target(field.kind, &DataType::Null)).alias(name));
     };
     let value = Expr::Column(Column::from_name(column));
@@ -99,7 +100,11 @@ fn mapped(input: &Input, field: &input::Field, schema: &Schema) -> Result<Expr, 
         other => other,
     };
     let value = match field.kind {
-        Kind::Time if found.is_integer() => epoch(cast(value, DataType::Int64))?,
+        Kind::Time if found.is_integer() => epoch(try_cast(value, DataType::Int64))?,
+        // Cast to microseconds outright, milliseconds of a date overflow unseen.
+        Kind::Time if *found == DataType::Date64 => {
+            try_cast(value, DataType::Timestamp(TimeUnit::Millisecond, None))
+        }
         // pandas writes a missing number as NaN; no sum survives one, nor an infinity.
         Kind::Number if !found.is_integer() => {
             let number = cast(value, DataType::Float64);
@@ -110,7 +115,10 @@ fn mapped(input: &Input, field: &input::Field, schema: &Schema) -> Result<Expr, 
         }
         _ => value,
     };
-    Ok(cast(value, target(field.kind, found)).alias(name))
+    let target = target(field.kind, found);
+    // A time that microseconds cannot tell is no time, which is a fault of the row and not of the night.
+    let value = if field.kind == Kind::Time { try_cast(value, target) } else { cast(value, target) };
+    Ok(value.alias(name))
 }
 
 pub(super) fn target(kind: Kind, found: &DataType) -> DataType {
@@ -140,10 +148,12 @@ fn pseudonyms(access: &Access) -> ScalarUDF {
 }
 
 /// Seconds, milliseconds, microseconds or nanoseconds, told apart by magnitude: each unit's range
-/// below is the years 1973 to 5138 in that unit, so that no real event is ambiguous.
+/// below is the years 1973 to 5138 in that unit, so that no real event is ambiguous. Before
+/// 1973 only seconds are known, as far back as they reach forward; what is below them is no time.
 fn epoch(value: Expr) -> Result<Expr, DataFusionError> {
     let micros = DataType::Timestamp(TimeUnit::Microsecond, None);
-    let scaled = when(value.clone().lt(lit(100_000_000_000_i64)), value.clone() * lit(1_000_000_i64))
+    let scaled = when(value.clone().lt(lit(-100_000_000_000_i64)), lit(ScalarValue::Int64(None)))
+        .when(value.clone().lt(lit(100_000_000_000_i64)), value.clone() * lit(1_000_000_i64))
         .when(value.clone().lt(lit(100_000_000_000_000_i64)), value.clone() * lit(1_000_i64))
         .when(value.clone().lt(lit(100_000_000_000_000_000_i64)), value.clone())
         .otherwise(value / lit(1_000_i64))?;

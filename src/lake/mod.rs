@@ -138,6 +138,12 @@ const BYTES_A_ROW: usize = 32 << 10;
 /// Of it, what a sort that spills sets aside for merging.
 const SET_ASIDE_A_ROW: usize = 1280;
 
+/// How every session reads files.
+fn settings() -> SessionConfig {
+    // Times of 96 bits, as Spark writes them, reach further than nanoseconds do.
+    SessionConfig::new().set_str("datafusion.execution.parquet.coerce_int96", "us")
+}
+
 /// A session that knows the functions that statements have beside SQL's own.
 fn with_functions(session: SessionContext) -> SessionContext {
     running::functions().into_iter().for_each(|function| session.register_udwf(function));
@@ -169,7 +175,7 @@ impl Lake {
         // Runs of a sort are as long as a batch, and four times as long ones merge in half the time; but a merge
         // holds a batch of each, for which memory is set aside.
         let batch_rows = (config.memory_bytes / config.threads / BYTES_A_ROW).clamp(8 * 1024, 32 * 1024);
-        let settings = SessionConfig::new()
+        let settings = settings()
             .with_target_partitions(config.threads)
             .with_batch_size(batch_rows)
             .with_sort_spill_reservation_bytes(batch_rows * SET_ASIDE_A_ROW)
@@ -413,3 +419,6 @@ pub fn columns(path: &Path) -> Result<SchemaRef, Error> {
 pub fn read(path: &Path, columns: &[&str]) -> Result<RecordBatch, Error> {
     table::read(path, columns).map_err(|source| Error::Read { path: path.to_owned(), source })
 }
+
+#[cfg(test)]
+mod tests;

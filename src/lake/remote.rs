@@ -13,7 +13,7 @@ use parquet::file::metadata::ParquetMetaDataReader;
 use url::Url;
 
 use super::access::Access;
-use super::files::{Found, SourceFile};
+use super::files::{Found, SourceFile, columns};
 use super::input::Error;
 use super::store::{self, Store, bucket, is_url};
 
@@ -150,7 +150,8 @@ async fn footer(
                 let metadata = std::sync::Arc::new(reader.finish().map_err(failed)?);
                 let rows = metadata.file_metadata().num_rows().max(0) as u64;
                 let metadata = ArrowReaderMetadata::try_new(metadata, ArrowReaderOptions::new());
-                return Ok((rows, metadata.map_err(failed)?.schema().as_ref().clone()));
+                let metadata = metadata.map_err(failed)?;
+                return Ok((rows, columns(metadata.parquet_schema(), metadata.schema())));
             }
             // A damaged footer may ask for more than there is.
             Err(ParquetError::NeedMoreData(more)) if more as u64 > wanted && more as u64 <= size => {

@@ -1,0 +1,92 @@
+use std::fs::File;
+
+use arrow::array::{ArrayRef, AsArray, Date32Array, Int64Array, StringArray, UInt64Array};
+use arrow::array::{TimestampMicrosecondArray, TimestampMillisecondArray};
+use arrow::datatypes::TimestampMicrosecondType;
+use parquet::arrow::ArrowWriter;
+use parquet::data_type::{ByteArray, ByteArrayType, Int96, Int96Type};
+use parquet::file::writer::SerializedFileWriter;
+use parquet::schema::parser::parse_message_type;
+
+use super::input::{Contract, Field, Kind, discover};
+use super::*;
+
+fn contract() -> Contract {
+    let fields = vec![
+        Field::required("id", Kind::Id),
+        Field::optional("time", Kind::Time),
+        Field::optional("label", Kind::Text),
+    ];
+    Contract { fields, open: false }
+}
+
+fn write(path: &Path, columns: Vec<(&str, ArrayRef)>) {
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let rows = RecordBatch::try_from_iter(columns).unwrap();
+    let mut writer = ArrowWriter::try_new(File::create(path).unwrap(), rows.schema(), None).unwrap();
+    writer.write(&rows).unwrap();
+    writer.close().unwrap();
+}
+
+fn ids(of: &[&str]) -> ArrayRef {
+    Arc::new(StringArray::from_iter_values(of))
+}
+
+/// The input's column by its id.
+fn read(config: &input::Config, column: &str) -> ArrayRef {
+    let input = discover(config, &contract(), &Access::default()).unwrap();
+    let lake = Lake::open(&Config { threads: 1, memory_bytes: 64 << 20, spill_dir: None }).unwrap();
+    lake.register_input("rows", &input, &contract()).unwrap();
+    let sql = format!("SELECT {column} FROM rows ORDER BY id");
+    lake.query("rows", &sql, &[]).unwrap().column(0).clone()
+}
+
+fn micros(config: &input::Config) -> Vec<Option<i64>> {
+    read(config, "time").as_primitive::<TimestampMicrosecondType>().iter().collect()
+}
+
+#[test]
+fn a_time_out_of_range_is_null_and_the_next_row_has_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("rows.parquet");
+    let day: i64 = 20_000;
+    let day_us = day * 86_400_000_000;
+    let times: [ArrayRef; 6] = [
+        // What DuckDB writes for 'infinity'.
+        Arc::new(TimestampMicrosecondArray::from(vec![i64::MAX, day_us])),
+        Arc::new(TimestampMillisecondArray::from(vec![i64::MAX, day_us / 1000])),
+        Arc::new(Date32Array::from(vec![i32::MAX, day as i32])),
+        // The year 1 in milliseconds, and what wraps to a day of our own.
+        Arc::new(Int64Array::from(vec![-62_135_596_800_000, day_us])),
+        Arc::new(Int64Array::from(vec![-6_795_364_578_871_345_152, day_us / 1_000_000])),
+        Arc::new(UInt64Array::from(vec![u64::MAX, day_us as u64 * 1000])),
+    ];
+    for time in times {
+        write(&path, vec![("id", ids(&["a", "b"])), ("time", time.clone())]);
+        let found = micros(&input::Config::of(path.to_str().unwrap()));
+        assert_eq!(found, [None, Some(day_us)], "{}", time.data_type());
+    }
+}
+
+#[test]
+fn times_of_96_bits_reach_beyond_nanoseconds() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("rows.parquet");
+    let schema = "message rows { required binary id (UTF8); required int96 time; }";
+    let schema = Arc::new(parse_message_type(schema).unwrap());
+    let file = File::create(&path).unwrap();
+    let mut writer = SerializedFileWriter::new(file, schema, Arc::default()).unwrap();
+    let mut rows = writer.next_row_group().unwrap();
+    let mut column = rows.next_column().unwrap().unwrap();
+    column.typed::<ByteArrayType>().write_batch(&["a", "b"].map(ByteArray::from), None, None).unwrap();
+    column.close().unwrap();
+    // Days of Julius Caesar's count: 9999-12-31 and 2024-10-04.
+    let times = [5_373_484, 2_460_588].map(|day| Int96::from(vec![0, 0, day]));
+    let mut column = rows.next_column().unwrap().unwrap();
+    column.typed::<Int96Type>().write_batch(&times, None, None).unwrap();
+    column.close().unwrap();
+    rows.close().unwrap();
+    writer.close().unwrap();
+    let found = micros(&input::Config::of(path.to_str().unwrap()));
+    assert_eq!(found, [2_932_896, 20_000].map(|day: i64| Some(day * 86_400_000_000)));
+}
