@@ -7,6 +7,7 @@ use arrow::datatypes::{Schema, SchemaRef, TimeUnit};
 use datafusion::datasource::file_format::parquet::Int96Coercer;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::schema::types::SchemaDescriptor;
+use percent_encoding::percent_decode_str;
 
 use super::access::Access;
 use super::input::Error;
@@ -138,11 +139,13 @@ pub(super) fn partitions(files: &[PathBuf]) -> Vec<String> {
     if files.all(|file| keys(file) == first) { first } else { Vec::new() }
 }
 
-/// What a file's path says: the `key=value` folders it lies in.
-pub(super) fn partition_values(file: &Path) -> Vec<(String, String)> {
+/// What a file's path says: the `key=value` folders it lies in. Writers escape what a path cannot hold, and have a
+/// word for null.
+pub(super) fn partition_values(file: &Path) -> Vec<(String, Option<String>)> {
+    let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
     let folders = file.parent().into_iter().flat_map(Path::components);
     folders
         .filter_map(|part| part.as_os_str().to_str()?.split_once('='))
-        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .map(|(key, value)| (decoded(key), (value != "__HIVE_DEFAULT_PARTITION__").then(|| decoded(value))))
         .collect()
 }

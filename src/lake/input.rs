@@ -361,13 +361,13 @@ pub fn discover(config: &Config, contract: &Contract, access: &Access) -> Result
     };
     let needed: Vec<String> = fields.iter().map(|field| input.column(field)).collect();
     let mut columns: Vec<Column> = Vec::new();
-    let footers = remote::footers(&files, access)?;
-    for (found, read) in files.into_iter().zip(footers) {
-        let path = found.path();
-        let (file, schema) = match read {
-            Some(read) => read,
-            None => footer(&path)?,
-        };
+    let footers = files.iter().zip(remote::footers(&files, access)?);
+    let footers = footers.map(|(found, read)| read.map_or_else(|| footer(&found.path()), Ok));
+    let footers: Vec<(SourceFile, Schema)> = footers.collect::<Result<_, _>>()?;
+    // What files hold themselves their path only repeats, as text.
+    input.partitions.retain(|key| footers.iter().all(|(_, schema)| schema.field_with_name(key).is_err()));
+    for (file, schema) in footers {
+        let path = file.path.clone();
         if input.sql.is_none() {
             input.check_columns(&path, &schema, fields)?;
         }
@@ -460,7 +460,7 @@ impl Input {
             let column = self.column(field);
             let found = match schema.field_with_name(&column) {
                 Ok(found) => found.data_type().clone(),
-                Err(_) if self.partitions.contains(&column) => DataType::Utf8,
+                Err(_) if self.is_in_paths(&column) => DataType::Utf8,
                 Err(_) if !field.required && !self.config.columns.contains_key(&field.name) => continue,
                 Err(_) => {
                     let available = schema.fields().iter().map(|f| f.name().clone()).collect();
@@ -481,7 +481,7 @@ impl Input {
         for field in fields {
             let column = self.column(field);
             let found = schema.field_with_name(&column).ok().map(|found| unified(found.data_type()));
-            let given = self.config.constant.contains_key(&field.name) || self.partitions.contains(&column);
+            let given = self.config.constant.contains_key(&field.name) || self.is_in_paths(&column);
             if found.is_some() || given {
                 self.present.push(field.name.clone());
                 let hashed = field.kind == Kind::User && self.access.has_pseudonyms();
@@ -500,6 +500,11 @@ impl Input {
             id.map_or_else(|| field.clone(), |id| Arc::new(field.as_ref().clone().with_data_type(id.clone())))
         });
         Arc::new(Schema::new(fields.collect::<Vec<_>>()))
+    }
+
+    /// Whether the files' paths tell a column; a statement has such columns only where it selects them.
+    fn is_in_paths(&self, column: &String) -> bool {
+        self.sql.is_none() && self.partitions.contains(column)
     }
 
     /// Whether the rows' own path tells something that is read.

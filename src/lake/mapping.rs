@@ -32,7 +32,7 @@ pub(super) async fn source(session: &SessionContext, name: &str, input: &Input) 
         session.read_parquet(files, options).await
     };
     let frame = if input.reads_partitions() {
-        let mut groups: BTreeMap<Vec<(String, String)>, Vec<String>> = BTreeMap::new();
+        let mut groups: BTreeMap<Vec<(String, Option<String>)>, Vec<String>> = BTreeMap::new();
         for file in &input.files {
             groups.entry(partition_values(&file.path)).or_default().push(url(&file.path));
         }
@@ -40,7 +40,7 @@ pub(super) async fn source(session: &SessionContext, name: &str, input: &Input) 
         for (values, files) in groups {
             let mut frame = read(files).await.map_err(failed)?;
             for (key, value) in values.into_iter().filter(|(key, _)| input.partitions.contains(key)) {
-                frame = frame.with_column(&key, cast(lit(value), DataType::Utf8View)).map_err(failed)?;
+                frame = frame.with_column(&key, lit(ScalarValue::Utf8View(value))).map_err(failed)?;
             }
             all = Some(match all {
                 Some(all) => all.union(frame).map_err(failed)?,

@@ -41,8 +41,17 @@ fn read(config: &input::Config, column: &str) -> ArrayRef {
     lake.query("rows", &sql, &[]).unwrap().column(0).clone()
 }
 
+fn texts(config: &input::Config, column: &str) -> Vec<Option<String>> {
+    let column = arrow::compute::cast(&read(config, column), &DataType::Utf8).unwrap();
+    column.as_string::<i32>().iter().map(|text| text.map(str::to_owned)).collect()
+}
+
 fn micros(config: &input::Config) -> Vec<Option<i64>> {
     read(config, "time").as_primitive::<TimestampMicrosecondType>().iter().collect()
+}
+
+fn refused(config: &input::Config) -> String {
+    discover(config, &contract(), &Access::default()).unwrap_err().to_string()
 }
 
 #[test]
@@ -89,4 +98,39 @@ fn times_of_96_bits_reach_beyond_nanoseconds() {
     writer.close().unwrap();
     let found = micros(&input::Config::of(path.to_str().unwrap()));
     assert_eq!(found, [2_932_896, 20_000].map(|day: i64| Some(day * 86_400_000_000)));
+}
+
+#[test]
+fn folders_tell_what_files_do_not_unescaped_and_null_by_its_word() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = input::Config::of(folder.path().to_str().unwrap());
+    let labels = ["label=A%2FB", "label=Caf%C3%A9 100%", "label=__HIVE_DEFAULT_PARTITION__"];
+    for (label, id) in labels.into_iter().zip(["a", "b", "c"]) {
+        write(&folder.path().join(label).join("rows.parquet"), vec![("id", ids(&[id]))]);
+    }
+    assert_eq!(texts(&config, "label"), [Some("A/B".to_owned()), Some("Café 100%".to_owned()), None]);
+
+    // Integers stay what they are, whatever their folders are called.
+    let folder = tempfile::tempdir().unwrap();
+    let config = input::Config::of(folder.path().to_str().unwrap());
+    for id in [7, 12] {
+        let path = folder.path().join(format!("id=0{id}/rows.parquet"));
+        write(&path, vec![("id", Arc::new(Int64Array::from(vec![id])))]);
+    }
+    assert_eq!(*read(&config, "id"), Int64Array::from(vec![7, 12]));
+}
+
+#[test]
+fn a_statement_has_what_it_selects_and_nothing_of_the_folders() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("id=a/rows.parquet");
+    write(&path, vec![("label", ids(&["x"]))]);
+    let sql = folder.path().join("own.sql");
+    let mut config = input::Config::of(folder.path().to_str().unwrap());
+    config.sql = Some(sql.clone());
+    std::fs::write(&sql, "SELECT label FROM source").unwrap();
+    let message = refused(&config);
+    assert!(message.ends_with("own.sql: expected a column `id` for `id`; found label"), "{message}");
+    std::fs::write(&sql, "SELECT id, label FROM source").unwrap();
+    assert_eq!(texts(&config, "id"), [Some("a".to_owned())]);
 }
