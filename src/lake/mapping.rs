@@ -105,10 +105,10 @@ fn mapped(input: &Input, field: &input::Field, schema: &Schema) -> Result<Expr, 
         Kind::Time if *found == DataType::Date64 => {
             try_cast(value, DataType::Timestamp(TimeUnit::Millisecond, None))
         }
-        // pandas writes a missing number as NaN; no sum survives one, nor an infinity.
-        Kind::Number if !found.is_integer() => {
-            let number = cast(value, DataType::Float64);
-            when(number.clone().between(lit(f64::MIN), lit(f64::MAX)), number).end()?
+        // pandas writes what is missing as NaN, which is no text; no sum survives one, nor an infinity.
+        Kind::Number | Kind::Text if found.is_floating() => {
+            let number = cast(value.clone(), DataType::Float64);
+            when(number.between(lit(f64::MIN), lit(f64::MAX)), cast(value, found.clone())).end()?
         }
         Kind::User if input.access.has_pseudonyms() => {
             return Ok(pseudonyms(&input.access).call(vec![cast(value, DataType::Utf8View)]).alias(name));

@@ -1,6 +1,6 @@
 use std::fs::File;
 
-use arrow::array::{ArrayRef, AsArray, Date32Array, Int64Array, StringArray, UInt64Array};
+use arrow::array::{ArrayRef, AsArray, Date32Array, Float64Array, Int64Array, StringArray, UInt64Array};
 use arrow::array::{TimestampMicrosecondArray, TimestampMillisecondArray};
 use arrow::datatypes::TimestampMicrosecondType;
 use parquet::arrow::ArrowWriter;
@@ -98,6 +98,16 @@ fn times_of_96_bits_reach_beyond_nanoseconds() {
     writer.close().unwrap();
     let found = micros(&input::Config::of(path.to_str().unwrap()));
     assert_eq!(found, [2_932_896, 20_000].map(|day: i64| Some(day * 86_400_000_000)));
+}
+
+#[test]
+fn what_is_missing_as_nan_is_no_text() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("rows.parquet");
+    let label: ArrayRef = Arc::new(Float64Array::from(vec![f64::NAN, 0.1, -f64::NAN]));
+    write(&path, vec![("id", ids(&["a", "b", "c"])), ("label", label)]);
+    let found = texts(&input::Config::of(path.to_str().unwrap()), "label");
+    assert_eq!(found, [None, Some("0.1".to_owned()), None]);
 }
 
 #[test]
