@@ -261,6 +261,9 @@ impl Error {
                 Input::MissingColumn { field, .. } => {
                     format!("map it: [inputs.{input}] columns = {{ {field} = \"the_column\" }}, or give a constant")
                 }
+                Input::OtherCase { field, found, .. } => {
+                    format!("map it: [inputs.{input}] columns = {{ {field} = \"{found}\" }}")
+                }
                 Input::WrongType { field, .. } => format!(
                     "cast it in a source statement: [inputs.{input}] sql = \"my.sql\", a SELECT … AS {field} … FROM source"
                 ),

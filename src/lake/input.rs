@@ -176,6 +176,16 @@ pub enum Error {
         /// The columns it has.
         available: Vec<String>,
     },
+    /// A column that may be missing is there in other letters.
+    #[error("{}: expected a column `{field}`; found `{found}`, in another case", path.display())]
+    OtherCase {
+        /// The file, or the source SQL.
+        path: PathBuf,
+        /// The contract's column.
+        field: String,
+        /// The column it has.
+        found: String,
+    },
     /// A column's type cannot become the contract's.
     #[error("{}: column `{column}`: expected {expected} for `{field}`; found {found}", path.display())]
     WrongType {
@@ -461,7 +471,17 @@ impl Input {
             let found = match schema.field_with_name(&column) {
                 Ok(found) => found.data_type().clone(),
                 Err(_) if self.is_in_paths(&column) => DataType::Utf8,
-                Err(_) if !field.required && !self.config.columns.contains_key(&field.name) => continue,
+                Err(_) if !field.required && !self.config.columns.contains_key(&field.name) => {
+                    let is_meant = |found: &&Arc<ArrowField>| {
+                        found.name().eq_ignore_ascii_case(&column)
+                            && fields.iter().all(|field| self.column(field) != *found.name())
+                    };
+                    if let Some(found) = schema.fields().iter().find(is_meant) {
+                        let (path, found) = (path.to_owned(), found.name().clone());
+                        return Err(Error::OtherCase { path, field: field.name.clone(), found });
+                    }
+                    continue;
+                }
                 Err(_) => {
                     let available = schema.fields().iter().map(|f| f.name().clone()).collect();
                     let (path, field) = (path.to_owned(), field.name.clone());

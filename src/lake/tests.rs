@@ -144,3 +144,15 @@ fn a_statement_has_what_it_selects_and_nothing_of_the_folders() {
     std::fs::write(&sql, "SELECT id, label FROM source").unwrap();
     assert_eq!(texts(&config, "id"), [Some("a".to_owned())]);
 }
+
+#[test]
+fn a_column_in_another_case_is_refused_until_it_is_mapped() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("rows.parquet");
+    let mut config = input::Config::of(path.to_str().unwrap());
+    write(&path, vec![("id", ids(&["a"])), ("Label", ids(&["x"]))]);
+    let message = refused(&config);
+    assert!(message.ends_with("rows.parquet: expected a column `label`; found `Label`, in another case"));
+    config.columns.insert("label".to_owned(), "Label".to_owned());
+    assert_eq!(texts(&config, "label"), [Some("x".to_owned())]);
+}
