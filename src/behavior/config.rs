@@ -236,6 +236,9 @@ impl TryFrom<Raw> for Config {
         if let Err(error) = Regex::new(&raw.bot_pattern) {
             return invalid("bot_pattern", "a regular expression", format!("`{}`: {error}", raw.bot_pattern));
         }
+        if raw.bot_pattern.is_empty() {
+            return invalid("bot_pattern", "a regular expression that not all ids match", "``".to_owned());
+        }
         if raw.max_events_per_day < 1 {
             return invalid("max_events_per_day", "at least 1", raw.max_events_per_day.to_string());
         }

@@ -197,9 +197,8 @@ pub fn aggregate(
     };
     facts.usable_times = facts.first_us < facts.last_us;
     facts.deduplicated = facts.usable_times && integer(&clock, "n_timed") > 0;
-    let history_start = config
-        .history_days
-        .map_or(EARLIEST_US, |days| facts.last_us.saturating_sub(days.saturating_mul(DAY_US)));
+    let history_us = config.history_days.map_or(i64::MAX, |days| days.saturating_mul(DAY_US));
+    let history_start = facts.last_us.saturating_sub(history_us).max(EARLIEST_US);
     let max_a_day = if facts.usable_times { config.max_events_per_day } else { i64::MAX };
 
     facts.n_items = run.table("item_ids", &[])?;

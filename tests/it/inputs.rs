@@ -152,9 +152,11 @@ fn missing_numbers_and_times_out_of_this_world_stop_nothing() {
         with(&with(&rows, "quantity", quantity), "event_time", Arc::new(plain))
     });
     let n_files = shop.event_files().len();
-    let events = manifest(&shop.run(&[]))["events"].clone();
-    assert_eq!(events["excluded"]["before_history"], n_files);
-    assert_eq!(events["kept"], 5_000 - n_files);
+    for history in ["{}", "{history_days=1000000}"] {
+        let events = manifest(&shop.run(&["--set", &format!("behavior={history}")]))["events"].clone();
+        assert_eq!(events["excluded"]["before_history"], n_files);
+        assert_eq!(events["kept"], 5_000 - n_files);
+    }
 }
 
 #[test]

@@ -87,6 +87,7 @@ fn checking_finds_what_a_night_would_stumble_over() {
     let check = |set| ["check", "job.toml", "--set", set];
     refused(&shop, &check("catalog.eligible='no_such_column > 1'"), 2, &["catalog.eligible", "in_stock"]);
     refused(&shop, &check("behavior.bot_pattern='('"), 2, &["`behavior.bot_pattern`", "regular expression"]);
+    refused(&shop, &check("behavior.bot_pattern=''"), 2, &["`behavior.bot_pattern`", "not all ids match"]);
     refused(&shop, &check("behavior.sql={users='users.sql'}"), 2, &["users.sql"]);
     std::fs::write(shop.path("users.sql"), "SELECT 1; SELECT 2").expect("a statement");
     refused(
