@@ -3,8 +3,8 @@
 use crate::lake;
 
 /// What counts for yes, and what for no without a warning.
-const YES: &str = "'true', 'yes', '1', '1.0'";
-const NO: &str = "'false', 'no', '0', '0.0', ''";
+const YES: &str = "'true', 'yes', '1'";
+const NO: &str = "'false', 'no', '0', ''";
 
 /// The users who have agreed; where the job does not ask, all with events.
 pub(super) fn given(column: Option<&str>) -> String {
@@ -37,7 +37,8 @@ pub(super) fn of_consenting(table: &str, consent: Option<&str>) -> String {
     }
 }
 
-/// What a user's row answers, as text.
+/// What a user's row answers, as text; a whole number has no decimals.
 fn answer(column: &str) -> String {
-    format!("lower(trim(CAST({} AS VARCHAR)))", lake::quoted(column))
+    let text = format!("lower(trim(CAST({} AS VARCHAR)))", lake::quoted(column));
+    format!(r"regexp_replace({text}, '^([01])\.0+$', '\1')")
 }

@@ -149,6 +149,12 @@ fn nothing_is_made_of_users_who_have_not_agreed_and_their_events_are_counted() {
     let found = with_any_of(&shop.path("out"), &no);
     assert!(found.is_empty(), "{found:?}");
 
+    let sql =
+        "SELECT user_id, CAST(CASE WHEN consent THEN 1 ELSE 0 END AS DECIMAL(9, 2)) AS consent FROM source";
+    std::fs::write(shop.path("decimal.sql"), sql).expect("a statement");
+    let users = "inputs.users={path='data/users.parquet', sql='decimal.sql'}";
+    let run = shop.run(&["--set", users, "--set", "privacy.consent=consent", "--set", "output=decimal"]);
+    assert_eq!(manifest(&run)["events"], events);
     // Numbers other than 1 are no consent, whatever they stand for.
     let coded = "SELECT user_id, CASE WHEN consent THEN 1 WHEN NOT consent THEN 2 END AS consent FROM source";
     std::fs::write(shop.path("coded.sql"), coded).expect("a statement");
