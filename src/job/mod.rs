@@ -185,9 +185,9 @@ impl Default for Mebibytes {
 #[serde(try_from = "String")]
 pub struct Name(pub String);
 
-/// A day written `YYYY-MM-DD`.
+/// A day written `YYYY-MM-DD`, as a string or as TOML's own date.
 #[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(try_from = "String")]
+#[serde(try_from = "toml::Value")]
 pub struct Date(pub NaiveDate);
 
 /// Why a job file was refused.
@@ -280,10 +280,11 @@ impl TryFrom<String> for Name {
     }
 }
 
-impl TryFrom<String> for Date {
+impl TryFrom<toml::Value> for Date {
     type Error = Error;
 
-    fn try_from(text: String) -> Result<Self, Error> {
+    fn try_from(value: toml::Value) -> Result<Self, Error> {
+        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         text.parse()
             .map(Self)
             .map_err(|_| Error::Value { expected: "expected a date YYYY-MM-DD", found: text })

@@ -46,6 +46,18 @@ fn a_set_overrides_a_key_and_makes_missing_tables() {
 }
 
 #[test]
+fn a_date_is_a_string_or_tomls_own() {
+    let day = chrono::NaiveDate::from_ymd_opt(2026, 11, 21);
+    let dated = JOB.replace("seed = 42", "seed = 42\ndate = 2026-11-21");
+    for (text, sets) in
+        [(JOB, &["date=2026-11-21"][..]), (JOB, &["date='2026-11-21'"]), (&dated, &[]), (&dated, &["seed=1"])]
+    {
+        assert_eq!(load_text(text, sets).unwrap().spec.date.map(|date| date.0), day, "{sets:?}");
+    }
+    refused(JOB, &["date=2026-11-21T08:00:00Z"], "expected a date YYYY-MM-DD; found `2026-11-21T08:00:00Z`");
+}
+
+#[test]
 fn mistakes_are_shown_with_their_line() {
     refused(&JOB.replace("rank = 32", "rnak = 32"), &[], "rnak = 32");
     refused(&JOB.replace("rank = 32", "rnak = 32"), &[], "unknown field `rnak`");
