@@ -14,4 +14,4 @@ FROM query_ids RIGHT JOIN (
     ) ON item_ids.item_idx = copies.item_idx
 ) ON query_ids.query_idx = copies.query_idx
 WHERE copies.copy > $copies_kept
-ORDER BY reason, event_time, user_id, item_id, event_type
+ORDER BY reason, event_time, user_id, item_id, event_type, query, quantity, price, session_id

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, StringArray};
 use arrow::compute::{CastOptions, cast_with_options};
-use arrow::datatypes::{DataType, Field as ArrowField, Schema, SchemaRef, TimeUnit};
+use arrow::datatypes::{DataType, Field as ArrowField, Schema, SchemaRef};
 use datafusion::error::DataFusionError;
 use datafusion::prelude::{ParquetReadOptions, SessionContext};
 use futures::StreamExt;
@@ -21,6 +21,7 @@ pub use super::files::SourceFile;
 use super::files::{Found, find, footer, partitions, url};
 use super::mapping::target;
 use super::remote;
+use super::types::{Column, unified};
 
 /// The columns that a room declares it reads of an input.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -544,56 +545,6 @@ impl Input {
         let schema = frame.schema().as_arrow().clone();
         self.check_columns(&path, &schema, fields)?;
         self.remember(&schema, fields);
-        Ok(())
-    }
-}
-
-/// The type ids keep in the output.
-fn unified(found: &DataType) -> DataType {
-    match found {
-        DataType::Dictionary(_, value) => unified(value),
-        DataType::LargeUtf8 | DataType::Utf8View | DataType::Null => DataType::Utf8,
-        other => other.clone(),
-    }
-}
-
-/// A column's type, `Null` where nothing is known of it.
-fn nullable(found: &DataType) -> DataType {
-    if *found == DataType::Null { DataType::Null } else { unified(found) }
-}
-
-/// One column as the files so far have it.
-struct Column {
-    name: String,
-    /// None where files disagree and nothing reads it.
-    found: Option<DataType>,
-}
-
-impl Column {
-    fn new(field: &ArrowField) -> Self {
-        Self { name: field.name().clone(), found: Some(nullable(field.data_type())) }
-    }
-
-    /// Takes in another file's type: nulls yield, integers and moments widen, else both must be one.
-    fn meet(&mut self, path: &Path, field: &ArrowField, needed: bool) -> Result<(), Error> {
-        let Some(own) = self.found.take() else { return Ok(()) };
-        let other = nullable(field.data_type());
-        let small = |t: &DataType| t.is_integer() && *t != DataType::UInt64;
-        let number = |t: &DataType| t.is_floating() || small(t);
-        self.found = match (&own, &other) {
-            (own, other) if own == other => Some(own.clone()),
-            (DataType::Null, other) | (other, DataType::Null) => Some(other.clone()),
-            (own, other) if small(own) && small(other) => Some(DataType::Int64),
-            (own, other) if number(own) && number(other) => Some(DataType::Float64),
-            (DataType::Timestamp(_, own), DataType::Timestamp(_, other)) if own == other => {
-                Some(DataType::Timestamp(TimeUnit::Microsecond, own.clone()))
-            }
-            _ => None,
-        };
-        if self.found.is_none() && needed {
-            let (path, column) = (path.to_owned(), self.name.clone());
-            return Err(Error::Disagree { path, column, expected: own, found: other });
-        }
         Ok(())
     }
 }

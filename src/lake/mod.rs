@@ -44,6 +44,7 @@ mod remote;
 mod running;
 pub mod store;
 pub mod table;
+mod types;
 
 pub use access::Access;
 

@@ -8,10 +8,8 @@ use arrow::array::{
     ArrayRef, AsArray, Float64Array, Int32Array, Int64Array, NullArray, RecordBatch, StringArray,
     TimestampMicrosecondArray, UInt64Array,
 };
-use arrow::compute::cast;
-use arrow::datatypes::{DataType, Field, Schema, TimeUnit, UInt64Type};
 use arrow::compute::{cast, concat_batches, take_record_batch};
-use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
+use arrow::datatypes::{DataType, Field, Schema, TimeUnit, UInt64Type};
 
 use crate::shop::{Shop, manifest, read};
 use crate::table::rows;

@@ -5,6 +5,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use arrow::array::{AsArray, BooleanArray, Int64Array, RecordBatch};
+use arrow::compute::{cast, filter_record_batch};
+use arrow::datatypes::{DataType, Int64Type};
+use chrono::NaiveDate;
 use lamplighter::lake::Access;
 
 use crate::shop::{Shop, command, manifest, read};
@@ -173,6 +177,53 @@ fn nothing_is_made_of_users_who_have_not_agreed_and_their_events_are_counted() {
         ),
         "{said}"
     );
+}
+
+#[test]
+fn a_night_is_the_same_whatever_users_who_have_not_agreed_did() {
+    let shop = Shop::new(5_000, 0.0);
+    let told = rows(&shop.path("data/users.parquet"), &["user_id", "consent"]);
+    let yes: BTreeSet<String> =
+        told.into_iter().filter(|row| row[1] == "true").map(|row| row[0].clone()).collect();
+    let users =
+        |rows: &RecordBatch| rows.column_by_name("user_id").expect("users").as_string::<i32>().clone();
+    let agreed = |rows: &RecordBatch| -> BooleanArray {
+        users(rows).iter().map(|user| Some(user.is_some_and(|user| yes.contains(user)))).collect()
+    };
+    // Nobody did anything later than they did.
+    let last_second = NaiveDate::from_ymd_opt(2026, 11, 21).and_then(|day| day.and_hms_opt(23, 59, 59));
+    let last_second = last_second.expect("a time").and_utc().timestamp_micros();
+    for file in shop.event_files() {
+        shop.rewrite(&file, |rows| {
+            let (at, field) = rows
+                .schema()
+                .column_with_name("event_time")
+                .map(|(at, field)| (at, field.clone()))
+                .expect("times");
+            let times = cast(rows.column(at), &DataType::Int64).expect("times");
+            let times = times.as_primitive::<Int64Type>();
+            let agreed = agreed(&rows);
+            let moved = times
+                .iter()
+                .zip(&agreed)
+                .map(|(time, agreed)| if agreed == Some(true) { time } else { Some(last_second) });
+            let mut columns = rows.columns().to_vec();
+            columns[at] = cast(&moved.collect::<Int64Array>(), field.data_type()).expect("times");
+            RecordBatch::try_new(rows.schema(), columns).expect("rows")
+        });
+    }
+    let night = |output: &str| {
+        let output = format!("output={output}");
+        let users = "inputs.users={path='data/users.parquet'}";
+        let sets = ["--set", users, "--set", "privacy.consent=consent", "--set", &output];
+        let run = shop.run(&sets);
+        ["recommendations", "similar_items", "user_profiles", "metrics"].map(|table| whole(&run.join(table)))
+    };
+    let with_them = night("with");
+    for file in shop.event_files() {
+        shop.rewrite(&file, |rows| filter_record_batch(&rows, &agreed(&rows)).expect("rows"));
+    }
+    assert!(night("without") == with_them, "something is made of their events");
 }
 
 #[test]
