@@ -13,7 +13,7 @@ macro_rules! shipped {
     };
 }
 
-const SHIPPED: [(&str, &str); 27] = shipped![
+const SHIPPED: [(&str, &str); 28] = shipped![
     "accounting",
     "ages",
     "baskets",
@@ -26,6 +26,7 @@ const SHIPPED: [(&str, &str); 27] = shipped![
     "interactions",
     "item_ids",
     "judged_events",
+    "known_items",
     "numbered_events",
     "outcomes",
     "popularity",
